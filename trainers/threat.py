@@ -1,0 +1,141 @@
+"""Threats: the set of perturbations an attacker may choose from, in pixel units.
+
+A threat knows its own ball and nothing of models: the steepest ascent direction, the projection, a random start.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from trainers import noise
+
+
+class Threat(Protocol):
+    """A norm ball of radius ``eps`` (pixel units, images in [0, 1]) intersected with the image cube."""
+
+    norm: ClassVar[str]
+
+    @property
+    def eps(self) -> float: ...
+
+    def ascent(self, gradient: Tensor) -> Tensor: ...
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor: ...
+    def random_start(self, x: Tensor, keys: Tensor) -> Tensor: ...
+    def perturb(self, x: Tensor, keys: Tensor, radius: float) -> Tensor: ...
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor: ...
+    def dual_norm(self, gradient: Tensor) -> Tensor: ...
+    def scaled(self, factor: float) -> Self: ...
+    def check(self, shape: tuple[int, ...]) -> None: ...
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """``(N,)`` shaped to broadcast over ``like: (N, ...)``."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+@dataclass(frozen=True)
+class Linf:
+    """``max |x_adv - x| <= eps``.  ``eps`` in [0, 1], written ``8/255``.
+
+    Errors: ``ValueError`` for an ``eps`` outside [0, 1], where 8 was most likely meant as 8/255.
+    """
+
+    eps: float
+    norm: ClassVar[str] = "Linf"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps <= 1:
+            raise ValueError(
+                f"threat.eps={self.eps:g} is outside [0, 1]: Linf eps is in pixel units of images in [0, 1]; "
+                f"write {self.eps:g}/255 if you meant {self.eps:g} of 255 grey levels"
+            )
+
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """``sign(g)``: the unit step of steepest ascent."""
+        return gradient.sign()
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The nearest point of ball and cube (exact: both are boxes)."""
+        return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, 1)
+
+    def random_start(self, x: Tensor, keys: Tensor) -> Tensor:
+        """Uniform in the ball, then clipped to the cube."""
+        return self.perturb(x, keys, self.eps).clamp(0, 1)
+
+    def perturb(self, x: Tensor, keys: Tensor, radius: float) -> Tensor:
+        """``x + U(-radius, radius)``, not clipped."""
+        return x + (2 * noise.uniform(keys, x.shape[1:], x.dtype) - 1) * radius
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """``(N,)``."""
+        return (x_adv - x).flatten(1).abs().amax(1)
+
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """``||g||_1``: what one unit of ``eps`` gains on a linear loss.  ``(N,)``."""
+        return gradient.flatten(1).abs().sum(1)
+
+    def scaled(self, factor: float) -> Self:
+        return replace(self, eps=self.eps * factor)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Any image shape will do."""
+
+
+@dataclass(frozen=True)
+class L2:
+    """``||x_adv - x||_2 <= eps``, the Euclidean norm over all of C, H, W.  ``eps`` in [0, sqrt(C·H·W)].
+
+    ``project`` projects onto the ball, then clips to the cube, as the reference attacks do: clipping towards
+    ``x`` in [0, 1] never leaves the ball, so the result is feasible.
+
+    Errors: ``ValueError`` for an ``eps`` that is not above 0, and from ``check`` above the cube's diagonal.
+    """
+
+    eps: float
+    norm: ClassVar[str] = "L2"
+
+    def __post_init__(self) -> None:
+        if not (0 < self.eps < math.inf):
+            raise ValueError(f"threat.eps={self.eps:g} must be above 0 for L2; CIFAR-10 results use 0.5 or 128/255")
+
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """``g / ||g||_2``, zero where the gradient is zero."""
+        return gradient / per_example(self.dual_norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        delta = x_adv - x
+        shrink = (self.eps / delta.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
+        return (x + delta * per_example(shrink, x)).clamp(0, 1)
+
+    def random_start(self, x: Tensor, keys: Tensor) -> Tensor:
+        """Uniform in the ball, then clipped to the cube."""
+        return self.perturb(x, keys, self.eps).clamp(0, 1)
+
+    def perturb(self, x: Tensor, keys: Tensor, radius: float) -> Tensor:
+        """Uniform in the ball of ``radius`` round ``x``: a Gaussian direction and ``U^(1/D)`` of the radius."""
+        direction = noise.normal(keys, x.shape[1:], x.dtype)
+        share = noise.uniform(noise.stream(keys, 1), (), x.dtype) ** (1 / x[0].numel())
+        return x + self.ascent(direction) * per_example(share, x) * radius
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """``(N,)``."""
+        return (x_adv - x).flatten(1).norm(dim=1)
+
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """``||g||_2``, its own dual.  ``(N,)``."""
+        return gradient.flatten(1).norm(dim=1)
+
+    def scaled(self, factor: float) -> Self:
+        return replace(self, eps=self.eps * factor)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse an ``eps`` beyond the diagonal of the cube of ``shape`` (C, H, W): it would bound nothing."""
+        diagonal = math.sqrt(math.prod(shape))
+        if self.eps > diagonal:
+            raise ValueError(
+                f"threat.eps={self.eps:g} is above {diagonal:.4g}, the diagonal of {shape} images in [0, 1]: "
+                "every image would be within reach; choose an L2 eps below it"
+            )
