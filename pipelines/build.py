@@ -1,0 +1,134 @@
+"""Config node to object.  ``_target_`` is the registry; this is the only place that follows it."""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+from omegaconf import OmegaConf
+
+from pipelines.errors import Misuse
+
+ALLOWED = ("trainers.", "torch.optim.")
+_FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+_SCIENTIFIC = re.compile(r"-?\d+(?:\.\d*)?[eE][+-]?\d+")
+
+
+def number(text: Any) -> Any:
+    """``"8/255"`` and ``"1e-3"`` as floats; everything else as it is."""
+    if isinstance(text, str):
+        if (match := _FRACTION.fullmatch(text)) and float(match[2]):
+            return float(match[1]) / float(match[2])
+        if _SCIENTIFIC.fullmatch(text):
+            return float(text)
+    return text
+
+
+def _times(*factors: Any) -> float:
+    product = 1.0
+    for factor in factors:
+        product *= float(number(factor))
+    return product
+
+
+OmegaConf.register_new_resolver("times", _times, replace=True)
+
+
+def plain(node: Any) -> Any:
+    """A node of plain dicts, lists and numbers, fractions resolved."""
+    if isinstance(node, Mapping):
+        return {str(key): plain(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [plain(value) for value in node]
+    return number(node)
+
+
+def target(node: Mapping[str, Any], where: str, trust: Sequence[str] = ()) -> Any:
+    """What the node's ``_target_`` names.  ``Misuse`` for a target outside Holdfast that was not trusted."""
+    path = str(node["_target_"])
+    if not path.startswith((*ALLOWED, *(f"{package}." for package in trust))):
+        package = path.split(".")[0]
+        raise Misuse(
+            f"{where}._target_={path} is not Holdfast's own: building it runs that code. "
+            f"If you trust it, add trust=[{package}]; the run records it"
+        )
+    try:
+        return get_object(path)
+    except Exception as error:
+        raise Misuse(f"{where}._target_={path} cannot be imported: {str(error).splitlines()[0]}") from error
+
+
+def parameters(made: Any) -> list[str]:
+    """The settings that a target takes."""
+    return [
+        name
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and not name.startswith("_")
+    ]
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """``"; nearest: a, b"``, or all of a short list when nothing is near."""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    if close:
+        return f"; nearest: {', '.join(close)}"
+    return f"; there are: {', '.join(sorted(names))}" if len(names) <= 24 else ""
+
+
+def check(node: Any, where: str, trust: Sequence[str] = ()) -> None:
+    """Refuse, anywhere below ``node``, targets that are not allowed and settings they do not take."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            made = target(node, where, trust)
+            known = parameters(made)
+            for key in node:
+                if key not in known and not key.startswith("_"):
+                    raise Misuse(f"{where}.{key} is not a setting of {node['_target_']}{nearest(key, known)}")
+        for key, value in node.items():
+            check(value, f"{where}.{key}", trust)
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            check(value, f"{where}[{i}]", trust)
+
+
+def build(node: Mapping[str, Any], where: str, trust: Sequence[str] = (), **extra: Any) -> Any:
+    """The object a node describes; ``extra`` adds what a config cannot hold.  A wrong value is ``Misuse``."""
+    check(node, where, trust)
+    try:
+        return instantiate(dict(node), **extra, _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, (ValueError, TypeError, FileNotFoundError)):
+            raise Misuse(str(cause)) from error
+        raise
+
+
+def objective(config: Mapping[str, Any]) -> Any:
+    """The objective.  Its ``threat`` key is there for its parts to refer to, not an argument of its own."""
+    node = {key: value for key, value in config["objective"].items() if key != "threat"}
+    return build(node, "objective", config["trust"])
+
+
+def threat(config: Mapping[str, Any]) -> Any:
+    return build(config["threat"], "threat", config["trust"])
+
+
+def attack(config: Mapping[str, Any], where: str) -> Any:
+    return build(config[where]["attack"], f"{where}.attack", config["trust"])
+
+
+def optimizer(config: Mapping[str, Any]) -> Any:
+    """A factory: parameter groups to optimizer."""
+    node = dict(config["optimizer"])
+    check(node, "optimizer", config["trust"])
+    made = target(node, "optimizer", config["trust"])
+    node.pop("_target_")
+    return functools.partial(made, **node)
+
+
+def fields(schema: type) -> dict[str, dataclasses.Field[Any]]:
+    return {f.name: f for f in dataclasses.fields(schema)}

@@ -1,0 +1,157 @@
+"""``holdfast <verb> [KEY=VALUE ...]``: the one place that knows every verb."""
+
+import argparse
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+OK, FAILURE, MISUSE, REFUSED, LOST, STOPPED = range(6)
+
+VERBS = {
+    "train": "train a model by a recipe, track it and register it",
+    "quickstart": "the whole job on the embedded digits: standard against GradNorm, one table, one registered model",
+    "recipes": "what there is to choose from, one line each",
+    "doctor": "what is installed, reachable and missing",
+}
+
+EPILOG = """examples:
+  holdfast recipes
+  holdfast train recipe=digits_gradnorm epochs=30 register_as=digits
+  holdfast train recipe=cifar10_gradnorm data.path=/data/cifar10 workers=2 threat.eps=4/255
+  holdfast train --help
+
+exit codes: 0 ok, 1 failure, 2 misuse, 3 a gate refused, 4 lost, 5 stopped"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our exit code, our one-line errors, and the nearest verb."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"holdfast: {message}", file=sys.stderr)
+        raise SystemExit(MISUSE)
+
+
+def parser() -> Parser:
+    top = Parser(
+        prog="holdfast",
+        description="Train image classifiers that hold steady when their input is perturbed.",
+        epilog="verbs:\n" + "\n".join(f"  {verb:<12}{text}" for verb, text in VERBS.items()) + "\n\n" + EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="holdfast <verb> [KEY=VALUE ...] [options]",
+    )
+    top.add_argument("verb", help=argparse.SUPPRESS)
+    top.add_argument("overrides", nargs="*", help="settings of the verb, KEY=VALUE")
+    top.add_argument("--json", type=Path, metavar="FILE", help="leave the outcome here for a script")
+    top.add_argument("--recipes", type=Path, metavar="DIR", help="a folder of your own recipes (recipe/NAME.yaml)")
+    top.add_argument("--debug", action="store_true", help="tracebacks and the libraries' own messages")
+    top.add_argument("--version", action="version", version=f"holdfast {_version()}")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if len(arguments) > 1 and arguments[0] in VERBS and {"--help", "-h"} & set(arguments):
+        return _verb_help(arguments[0])
+    if not arguments:
+        parser().print_help()
+        return MISUSE
+    args = parser().parse_intermixed_args(arguments)
+    return _guarded(args)
+
+
+def _guarded(args: argparse.Namespace) -> int:
+    """Run the verb; a person's mistake, a failure and a stop each end as one message and their own code."""
+    from pipelines.errors import Failure, Lost, Misuse, Stopped
+
+    if not args.debug:
+        warnings.filterwarnings("ignore")
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        _run(args)
+        return OK
+    except Misuse as error:
+        return _say(error, MISUSE, args.debug)
+    except Failure as error:
+        return _say(error, FAILURE, args.debug)
+    except Lost as error:
+        return _say(error, LOST, args.debug)
+    except (KeyboardInterrupt, Stopped):
+        print("holdfast: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        return STOPPED
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"holdfast: {type(error).__name__}: {error}\n(run again with --debug for the traceback)", file=sys.stderr)
+        return FAILURE
+
+
+def _run(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from pipelines import build
+    from pipelines.errors import Misuse
+
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    if args.verb not in VERBS:
+        raise Misuse(f"{args.verb}: unknown verb{build.nearest(args.verb, list(VERBS))}")
+    if args.verb == "recipes":
+        from pipelines.recipes import recipes
+
+        recipes(args.overrides, args.recipes, console)
+    elif args.verb == "doctor":
+        from pipelines.doctor import doctor
+
+        doctor(args.overrides, console)
+    elif args.verb == "quickstart":
+        from pipelines.quickstart import quickstart
+
+        quickstart(args.overrides, console, debug=args.debug)
+    elif args.verb == "train":
+        from pipelines.compose import compose
+
+        config = compose("train", args.overrides, args.recipes)
+        from pipelines.train import train  # heavy imports only once the config is good
+
+        config["json"] = str(args.json) if args.json else config["json"]
+        train(config, console, debug=args.debug)
+
+
+def _verb_help(verb: str) -> int:
+    print(f"holdfast {verb}: {VERBS[verb]}\n")
+    if verb == "train":
+        from pipelines.compose import CONFIGS
+
+        print((CONFIGS / "train.yaml").read_text())
+        print("choices: holdfast recipes recipe data model objective optimizer threat")
+    print("options: --json FILE  --recipes DIR  --debug")
+    return OK
+
+
+def _say(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"holdfast: {error}", file=sys.stderr)
+    return code
+
+
+def _stop(*_: Any) -> NoReturn:
+    from pipelines.errors import Stopped
+
+    raise Stopped("SIGTERM")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("holdfast")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""What a person sees while a run goes on: rank 0 leaves its last report with an actor, the driver draws it."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SHOWN = ("loss", "accuracy", "adversarial_accuracy", "penalty", "probe")
+
+
+class Board:
+    """The actor: the newest report of one run, and every notice."""
+
+    def __init__(self) -> None:
+        self.report: dict[str, Any] = {}
+        self.notices: list[str] = []
+
+    def post(self, report: Mapping[str, Any]) -> None:
+        self.report = dict(report)
+
+    def notice(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
+    def read(self) -> tuple[dict[str, Any], list[str]]:
+        return self.report, self.notices
+
+
+def board() -> Any:
+    """A new actor handle; it takes no CPU from the training."""
+    import ray
+
+    return ray.remote(num_cpus=0)(Board).remote()
+
+
+@contextmanager
+def display(handle: Any, title: str, console: Console) -> Iterator[None]:
+    """Draw the board until the block ends: a bar on a terminal, a line an epoch elsewhere."""
+    done = threading.Event()
+    thread = threading.Thread(target=_draw, args=(handle, title, console, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=5)
+
+
+def _draw(handle: Any, title: str, console: Console, done: threading.Event) -> None:
+    import ray
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.1f}/{task.total:.0f} epochs"),
+        TextColumn("{task.fields[metrics]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(title, total=1, metrics="starting workers")
+        said, epoch = 0, -1
+        while True:
+            last = done.wait(0.5)
+            try:
+                report, notices = ray.get(handle.read.remote(), timeout=5)
+            except Exception:  # the cluster is going: the run's own error is the one to show
+                return
+            for text in notices[said:]:
+                console.print(f"[yellow]note[/] {text}")
+            said = len(notices)
+            if report:
+                bars.update(task, completed=report["epoch"], total=report["epochs"], metrics=line(report["metrics"]))
+                if not console.is_terminal and int(report["epoch"]) > epoch:
+                    epoch = int(report["epoch"])
+                    console.print(f"{title}  epoch {epoch}/{report['epochs']}  {line(report['metrics'])}")
+            if last:
+                return
+
+
+def line(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {metrics[name]:.3f}" for name in SHOWN if name in metrics)

@@ -1,0 +1,104 @@
+"""The schema of each verb: every key a config may have, its type and its default."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Model:
+    name: str = MISSING
+    activation: str | None = None
+    activation_parameters: dict[str, float] = field(default_factory=dict)
+    stem: str = "auto"
+    weights: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Data:
+    path: str | None = None
+    source: Any = MISSING
+    batches: Any = MISSING
+
+
+@dataclass
+class Schedule:
+    warmup_epochs: float = 0.0
+    warmup_lr: float = 0.0
+    min_lr: float = 0.0
+
+
+@dataclass
+class Alarm:
+    policy: str = "warn"
+    examples: int = 256
+    attack: Any = MISSING
+    share: float = 0.5
+
+
+@dataclass
+class Report:
+    steps: int = 0
+    seconds: float = 5.0
+
+
+@dataclass
+class Checkpoint:
+    minutes: float = 10.0
+    keep: int = 2
+    failures: int = 3
+
+
+@dataclass
+class Parallel:
+    strategy: str = "ddp"
+    static_graph: bool = False
+    cpus_per_worker: int | None = None
+
+
+@dataclass
+class Tracking:
+    uri: str = MISSING
+    experiment: str = "holdfast"
+    patience_minutes: float = 30.0
+
+
+@dataclass
+class Evaluation:
+    attack: Any = MISSING
+    examples: int | None = None
+
+
+@dataclass
+class Train:
+    recipe: str = MISSING
+    name: str | None = None
+    epochs: int = MISSING
+    seed: int = 0
+    batch_size: int = MISSING
+    accumulate: int = 1
+    workers: int = 1
+    device: str = "auto"
+    threat: Any = MISSING
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    objective: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Schedule = field(default_factory=Schedule)
+    clip_norm: float | None = None
+    ema: float | None = None
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    alarm: Alarm = field(default_factory=Alarm)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    report: Report = field(default_factory=Report)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    parallel: Parallel = field(default_factory=Parallel)
+    register_as: str | None = None
+    tracking: Tracking = field(default_factory=Tracking)
+    storage: str = MISSING
+    json: str | None = None
+    trust: list[str] = field(default_factory=list)
