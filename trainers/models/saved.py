@@ -71,7 +71,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is truncated or not JSON ({error}); copy the whole directory anew") from error
     if not isinstance(written, dict) or written.get("format") != FORMAT:
         raise ValueError(f"{path} is not a model of format {FORMAT}; read it with the version that wrote it")
-    keys = set(written.get("spec", {}))
+    for part in ("spec", "weights_sha256"):
+        if part not in written:
+            raise ValueError(f"{path} is incomplete: no {part}; copy the whole directory anew")
+    keys = set(written["spec"])
     for kind, names in (("unknown", keys - _SPEC), ("missing", _SPEC - keys)):
         if names:
             raise ValueError(f"{path}: {kind} spec keys {sorted(names)}; read it with the version that wrote it")
