@@ -10,8 +10,18 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-    """``-sum_k q_k log p_k`` for classes ``y: (N,)`` or soft targets ``y: (N, K)``; ``q`` is smoothed by ``smoothing``."""
+    """``-sum_k q_k log p_k``, where ``q`` is the one-hot of classes ``y: (N,)`` or soft targets ``y: (N, K)``, smoothed
+    to ``(1 - smoothing) q + smoothing / K``.
+    """
     return F.cross_entropy(_wide(logits), y, reduction="none", label_smoothing=smoothing)
+
+
+def check_smoothing(smoothing: float) -> None:
+    """``ValueError`` for a label smoothing outside [0, 1)."""
+    if not 0 <= smoothing < 1:
+        raise ValueError(
+            f"objective.smoothing={smoothing:g} must be in [0, 1); 0.1 is the usual choice, 0 turns it off"
+        )
 
 
 def kl_divergence(log_q: Tensor, log_p: Tensor) -> Tensor:

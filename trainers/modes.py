@@ -9,6 +9,12 @@ from torch import Tensor, nn
 from trainers.types import Loss
 
 
+def check(setting: str, value: str) -> None:
+    """``ValueError`` unless ``value`` names a mode."""
+    if value not in ("train", "eval"):
+        raise ValueError(f"{setting}={value!r} must be 'train' or 'eval'")
+
+
 @contextmanager
 def mode(model: nn.Module, train: bool) -> Iterator[None]:
     """Every module in train or eval mode inside; each one's own mode afterwards."""
@@ -35,14 +41,21 @@ def frozen(model: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
+def outside_inference(tensor: Tensor) -> Tensor:
+    """``tensor``, detached and fit for autograd: what was made under ``torch.inference_mode`` is copied."""
+    with torch.inference_mode(False):
+        return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
 def input_gradient(model: nn.Module, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
     """``(gradient (N, C, H, W), losses (N,), logits (N, K))`` of the summed ``loss(model(x))`` with respect to ``x``.
 
     The sum makes each example's gradient its own, whatever the batch size (in eval mode, or without BatchNorm).
-    First order: nothing can be back-propagated through the result.
+    First order: nothing can be back-propagated through the result.  Works for callers under ``no_grad`` or
+    ``inference_mode``, if the tensors that ``loss`` holds have passed ``outside_inference``.
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        x = outside_inference(x).requires_grad_()
         logits = model(x)
         losses = loss(logits)
         (gradient,) = torch.autograd.grad(losses.sum(), x)

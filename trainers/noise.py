@@ -58,7 +58,7 @@ def uniform(keys: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float
 def normal(keys: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """``(N, *shape)`` standard normal, by the Box-Muller transform."""
     n = math.prod(shape)
-    u = uniform(keys, (2 * n,), torch.float64).to(dtype)
+    u = uniform(keys, (2 * n,), dtype)
     radius = (-2 * (1 - u[:, :n]).log()).sqrt()
     return (radius * (2 * math.pi * u[:, n:]).cos()).reshape(len(keys), *shape)
 

@@ -4,6 +4,7 @@ A threat knows its own ball and nothing of models: the steepest ascent direction
 """
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, Self
 
@@ -21,14 +22,37 @@ class Threat(Protocol):
     @property
     def eps(self) -> float: ...
 
-    def ascent(self, gradient: Tensor) -> Tensor: ...
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor: ...
-    def random_start(self, x: Tensor, keys: Tensor) -> Tensor: ...
-    def perturb(self, x: Tensor, keys: Tensor, radius: float) -> Tensor: ...
-    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor: ...
-    def dual_norm(self, gradient: Tensor) -> Tensor: ...
-    def scaled(self, factor: float) -> Self: ...
-    def check(self, shape: tuple[int, ...]) -> None: ...
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """The direction ``d``, ``||d|| <= 1`` in the threat's norm, that maximises ``<gradient, d>``."""
+        ...
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """A point of ball and cube near ``x_adv``; ``x_adv`` itself if it is one."""
+        ...
+
+    def random_start(self, x: Tensor, keys: Tensor) -> Tensor:
+        """A random point of ball and cube, drawn from ``keys: (N,) int64``."""
+        ...
+
+    def perturb(self, x: Tensor, keys: Tensor, radius: float) -> Tensor:
+        """A random point of the ball of ``radius`` round ``x``, which may lie outside the cube."""
+        ...
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """``||x_adv - x||`` of each example, ``(N,)``."""
+        ...
+
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """``max <gradient, d>`` over ``||d|| <= 1``: what a unit of ``eps`` gains on a linear loss.  ``(N,)``."""
+        ...
+
+    def scaled(self, factor: float) -> Self:
+        """The same threat with ``factor · eps``."""
+        ...
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """``ValueError`` if ``eps`` makes no sense for images of ``shape`` (C, H, W)."""
+        ...
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
@@ -54,8 +78,8 @@ class Linf:
             )
 
     def ascent(self, gradient: Tensor) -> Tensor:
-        """``sign(g)``: the unit step of steepest ascent."""
-        return gradient.sign()
+        """``sign(g)``: the unit step of steepest ascent, zero where the gradient is zero or not a number."""
+        return gradient.sign().nan_to_num(0)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The nearest point of ball and cube (exact: both are boxes)."""
@@ -86,7 +110,7 @@ class Linf:
 
 @dataclass(frozen=True)
 class L2:
-    """``||x_adv - x||_2 <= eps``, the Euclidean norm over all of C, H, W.  ``eps`` in [0, sqrt(C·H·W)].
+    """``||x_adv - x||_2 <= eps``, the Euclidean norm over all of C, H, W.  ``eps`` in (0, sqrt(C·H·W)].
 
     ``project`` projects onto the ball, then clips to the cube, as the reference attacks do: clipping towards
     ``x`` in [0, 1] never leaves the ball, so the result is feasible.
@@ -102,8 +126,14 @@ class L2:
             raise ValueError(f"threat.eps={self.eps:g} must be above 0 for L2; CIFAR-10 results use 0.5 or 128/255")
 
     def ascent(self, gradient: Tensor) -> Tensor:
-        """``g / ||g||_2``, zero where the gradient is zero."""
-        return gradient / per_example(self.dual_norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
+        """``g / ||g||_2``, zero where the gradient is zero; what is not a number counts as zero.
+
+        Divided by its largest entry first: a confident example's gradient is near 1e-30, and its square is 0.
+        """
+        tiny = torch.finfo(gradient.dtype).tiny
+        gradient = gradient.nan_to_num(0)
+        gradient = gradient / per_example(gradient.flatten(1).abs().amax(1).clamp_min(tiny), gradient)
+        return gradient / per_example(self.dual_norm(gradient).clamp_min(tiny), gradient)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         delta = x_adv - x
@@ -129,7 +159,8 @@ class L2:
         return gradient.flatten(1).norm(dim=1)
 
     def scaled(self, factor: float) -> Self:
-        return replace(self, eps=self.eps * factor)
+        """A factor of 0 (a warm-up's first step) gives the smallest ball there is, since ``eps`` is above 0."""
+        return replace(self, eps=max(self.eps * factor, sys.float_info.min))
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Refuse an ``eps`` beyond the diagonal of the cube of ``shape`` (C, H, W): it would bound nothing."""
@@ -139,3 +170,13 @@ class L2:
                 f"threat.eps={self.eps:g} is above {diagonal:.4g}, the diagonal of {shape} images in [0, 1]: "
                 "every image would be within reach; choose an L2 eps below it"
             )
+
+
+NORMS: dict[str, type[Linf] | type[L2]] = {"Linf": Linf, "L2": L2}
+
+
+def create(norm: str, eps: float) -> Threat:
+    """The threat named ``norm`` (``Linf`` or ``L2``) of radius ``eps``, as configs write it."""
+    if norm not in NORMS:
+        raise ValueError(f"threat.norm={norm!r} is unknown; choose one of {', '.join(NORMS)}")
+    return NORMS[norm](eps)

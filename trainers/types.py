@@ -29,6 +29,8 @@ class Attack(Protocol):
 class Objective(Protocol):
     """The scalar loss to descend, and metrics to watch (0-dim tensors, detached, on the device).
 
+    ``keys`` are drawn from as they are: whoever trains mixes the seed and the epoch into the examples' ids
+    (``noise.stream``), or every epoch would draw the same noise.
     ``epoch`` is the fractional epoch and drives ramps and warm-ups; left out, every schedule is at its end.
     ``second_order`` says that the loss holds an input gradient, ``mode`` in which mode the network trains:
     ``"train"``, or ``"eval"`` for frozen BatchNorm statistics and no dropout.

@@ -5,8 +5,8 @@ from functools import partial
 
 from torch import Tensor
 
-from trainers import losses, noise
-from trainers.modes import frozen, input_gradient, mode
+from trainers import losses, modes, noise
+from trainers.modes import frozen, input_gradient, mode, outside_inference
 from trainers.threat import Threat
 from trainers.types import Loss, Model
 
@@ -26,16 +26,21 @@ class FGSM:
     random_start: bool = False
     model_mode: str = "eval"
 
+    def __post_init__(self) -> None:
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(f"attack.step_size={self.step_size:g} must be above 0; leave it out for eps")
+        modes.check("attack.model_mode", self.model_mode)
+
     def __call__(self, model: Model, x: Tensor, y: Tensor, keys: Tensor | None = None) -> Tensor:
-        return self.maximise(model, x, partial(losses.cross_entropy, y=y), keys)
+        return self.maximise(model, x, partial(losses.cross_entropy, y=outside_inference(y)), keys)
 
     def maximise(
         self, model: Model, x: Tensor, loss: Loss, keys: Tensor | None = None, warmup: tuple[float, float] = (1.0, 1.0)
     ) -> Tensor:
-        """As ``__call__``, for any ``loss``; ``warmup`` scales (eps, step_size)."""
+        """As ``__call__``, for any ``loss``; ``warmup`` scales (eps, step_size); a step size left out follows eps."""
         threat = self.threat.scaled(warmup[0])
-        step_size = (self.threat.eps if self.step_size is None else self.step_size) * warmup[1]
-        x_0 = x
+        step_size = (threat.eps if self.step_size is None else self.step_size) * warmup[1]
+        x_0 = x = x.detach()
         if self.random_start:
             x_0 = threat.random_start(x, noise.fresh(len(x), x.device) if keys is None else keys)
         with mode(model, self.model_mode == "train"), frozen(model):

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainers import losses, noise
-from trainers.modes import frozen, input_gradient, mode
+from trainers import losses, modes, noise
+from trainers.modes import frozen, input_gradient, mode, outside_inference
 from trainers.threat import Threat, per_example
 from trainers.types import Loss, Model
-
 
 Won = Callable[[Tensor], Tensor]
 """Logits ``(N, K)`` to ``(N,) bool``: which examples the attack has won."""
@@ -25,12 +24,14 @@ class PGD:
     still starts at random, or it would repeat the first.  ``targeted`` reads ``y`` as the class to reach.
 
     ``keep="best"`` returns, of all iterates of all restarts, each example's best: misclassified before correct, then
-    by the loss; it costs one more forward a restart.  ``keep="last"`` returns the last iterate of the last restart,
-    which is what training wants.
+    by the loss, never one whose loss is not a number; it costs one more forward a restart.  ``keep="last"`` returns
+    the last iterate of the last restart, which is what training wants.
 
-    Source: Madry et al. 2018 (1706.06083).  The network is in eval mode while it is attacked unless
-    ``model_mode="train"``.  Where we differ from the authors' code: "best" is chosen per example and scored on the
-    same input as the steps; parameters collect no gradient.
+    The network is in eval mode while it is attacked unless ``model_mode="train"``, where BatchNorm's running
+    statistics follow the attack's batches too.
+
+    Source: Madry et al. 2018 (1706.06083).  Where we differ from the authors' code: "best" is chosen per example and
+    scored on the same input as the steps; parameters collect no gradient.
     """
 
     threat: Threat
@@ -47,11 +48,15 @@ class PGD:
             raise ValueError(f"attack.steps={self.steps} must be at least 1")
         if self.restarts < 1:
             raise ValueError(f"attack.restarts={self.restarts} must be at least 1")
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(f"attack.step_size={self.step_size:g} must be above 0; leave it out for 2.5·eps/steps")
         if self.keep not in ("best", "last"):
             raise ValueError(f"attack.keep={self.keep!r} must be 'best' or 'last'")
+        modes.check("attack.model_mode", self.model_mode)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, keys: Tensor | None = None) -> Tensor:
         sign = -1 if self.targeted else 1
+        y = outside_inference(y)
         target = losses.hard(y)
 
         def won(logits: Tensor) -> Tensor:
@@ -62,7 +67,13 @@ class PGD:
     def maximise(
         self, model: Model, x: Tensor, loss: Loss, keys: Tensor | None = None, warmup: tuple[float, float] = (1.0, 1.0)
     ) -> Tensor:
-        """As ``__call__``, for any ``loss``, with "best" by the loss alone; ``warmup`` scales (eps, step_size)."""
+        """As ``__call__``, for any ``loss``, with "best" by the loss alone; ``warmup`` scales (eps, step_size); a step
+        size left out follows eps.
+
+        Errors: ``ValueError`` if the attack is ``targeted``: ``loss`` says where to go, there is no class to reach.
+        """
+        if self.targeted:
+            raise ValueError("attack.targeted=true cannot climb an objective's loss; set it to false for training")
         return self._search(model, x, loss, None, keys, warmup)
 
     def _search(
@@ -75,7 +86,8 @@ class PGD:
         warmup: tuple[float, float],
     ) -> Tensor:
         threat = self.threat.scaled(warmup[0])
-        step_size = (2.5 * self.threat.eps / self.steps if self.step_size is None else self.step_size) * warmup[1]
+        step_size = (2.5 * threat.eps / self.steps if self.step_size is None else self.step_size) * warmup[1]
+        x = x.detach()
         keys = noise.fresh(len(x), x.device) if keys is None else keys
         best, best_score = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=torch.float64)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from trainers import losses, noise
+from trainers import losses, modes, noise
 from trainers.attacks.fgsm import FGSM
 from trainers.attacks.pgd import PGD
 from trainers.ramp import CONSTANT, Ramp
@@ -27,7 +27,8 @@ class AdversarialTraining:
     trained on, soft targets and ``smoothing`` included.
 
     Source: Madry et al. 2018 (1706.06083); with FGSM and low bounds 2005.01499; with a random-start single step and
-    smooth activations 2006.14536; step-size warm-up 0, 1/5 .. 1 over 5 epochs in 2409.20139's recipes.
+    smooth activations 2006.14536; step-size warm-up 0, 1/5 .. 1 over 5 epochs in 2409.20139's recipes (in whole
+    epochs there, in fractions of them here).
     """
 
     attack: PGD | FGSM
@@ -41,6 +42,8 @@ class AdversarialTraining:
     def __post_init__(self) -> None:
         if not 0 <= self.clean_share < 1:
             raise ValueError(f"objective.clean_share={self.clean_share:g} must be in [0, 1): 1 is standard training")
+        losses.check_smoothing(self.smoothing)
+        modes.check("objective.mode", self.mode)
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, keys: Tensor | None = None, epoch: float | Tensor = math.inf

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value
 
-from trainers import losses
+from trainers import losses, modes
 from trainers.ramp import Ramp
 from trainers.types import Metrics, Model, Penalty
 
@@ -38,8 +38,10 @@ class GradientRegularized:
 
     def __post_init__(self) -> None:
         for name in ("weight", "loss_weight"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"objective.{name}={getattr(self, name):g} must not be negative")
+        losses.check_smoothing(self.smoothing)
+        modes.check("objective.mode", self.mode)
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, keys: Tensor | None = None, epoch: float | Tensor = math.inf
@@ -67,7 +69,8 @@ def _differentiable_input_gradient(
     parameters = dict(model.named_parameters())
 
     def summed(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, dict[str, Tensor]]]:
-        buffers = {name: b.clone() for name, b in model.named_buffers()} if model.training else {}
+        training = any(module.training for module in model.modules())
+        buffers = {name: b.clone() for name, b in model.named_buffers()} if training else {}
         logits = functional_call(model, {**parameters, **buffers}, (x,))
         values = losses.cross_entropy(logits, y, smoothing)
         return values.sum(), (values, logits, buffers)

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from trainers import losses
+from trainers import losses, modes
 from trainers.attacks.pgd import PGD
 from trainers.types import Metrics, Model
 
@@ -21,6 +20,7 @@ class MART:
     Soft targets are read as their largest class: the loss is defined for classes only.
 
     Source: Wang et al. 2020, *Improving Adversarial Robustness Requires Revisiting Misclassified Examples*, eq. 11.
+    ``1 - max p_k`` is kept above 1e-6, where the authors' code keeps it above 1e-4.
     """
 
     attack: PGD
@@ -29,8 +29,9 @@ class MART:
     second_order: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.beta < 0:
+        if not self.beta >= 0:
             raise ValueError(f"objective.beta={self.beta:g} must not be negative")
+        modes.check("objective.mode", self.mode)
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, keys: Tensor | None = None, epoch: float | Tensor = math.inf
@@ -40,10 +41,9 @@ class MART:
         logits, logits_adv = model(x), model(x_adv)
         log_p, log_p_adv = losses.log_softmax(logits), losses.log_softmax(logits_adv)
 
-        is_label = F.one_hot(y, log_p.shape[1]).bool()
-        runner_up = log_p_adv.masked_fill(is_label, -math.inf).amax(1).exp()
+        runner_up = log_p_adv.scatter(1, y[:, None], -math.inf).amax(1).exp()
         boosted = losses.cross_entropy(logits_adv, y) - (1 + 1e-6 - runner_up).log()
-        doubt = 1 - log_p[is_label].exp()
+        doubt = 1 - log_p.gather(1, y[:, None])[:, 0].exp()
         divergence = (losses.kl_divergence(log_p_adv, log_p) * doubt).mean()
         loss = boosted.mean() + self.beta * divergence
         return loss, {

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainers import losses
+from trainers import losses, modes
 from trainers.types import Metrics, Model
 
 
@@ -17,6 +17,10 @@ class Standard:
     smoothing: float = 0.0
     mode: str = "train"
     second_order: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        losses.check_smoothing(self.smoothing)
+        modes.check("objective.mode", self.mode)
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, keys: Tensor | None = None, epoch: float | Tensor = math.inf

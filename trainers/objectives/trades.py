@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from trainers import losses
+from trainers import losses, modes
 from trainers.attacks.pgd import PGD
-from trainers.modes import mode as in_mode
 from trainers.types import Metrics, Model
 
 
@@ -19,6 +18,9 @@ class TRADES:
 
     Source: Zhang et al. 2019 (1901.08573), eq. 5; beta 6 for CIFAR-10.  Where we differ from the authors' code: the
     clean prediction is computed once, not in every step; the start is uniform in the ball, not ``0.001·N(0, 1)``.
+
+    Errors: ``ValueError`` for an attack without ``random_start``: at ``x`` the divergence is at its minimum, its
+    gradient is zero, and the attack would never leave.
     """
 
     attack: PGD
@@ -28,8 +30,15 @@ class TRADES:
     second_order: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.beta < 0:
+        if not self.beta >= 0:
             raise ValueError(f"objective.beta={self.beta:g} must not be negative")
+        if not self.attack.random_start:
+            raise ValueError(
+                "objective.attack.random_start=false leaves TRADES where it starts, since the gradient of the "
+                "divergence is zero at x; set it to true"
+            )
+        losses.check_smoothing(self.smoothing)
+        modes.check("objective.mode", self.mode)
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, keys: Tensor | None = None, epoch: float | Tensor = math.inf
@@ -40,11 +49,9 @@ class TRADES:
         if self.beta == 0:
             return clean, {"loss": clean.detach(), **metrics}
 
-        with torch.no_grad(), in_mode(model, self.attack.model_mode == "train"):
+        with torch.no_grad(), modes.mode(model, self.attack.model_mode == "train"):
             target = losses.log_softmax(model(x))
-        x_adv = self.attack.maximise(
-            model, x, lambda z: losses.kl_divergence(losses.log_softmax(z), target), keys
-        )
+        x_adv = self.attack.maximise(model, x, lambda z: losses.kl_divergence(losses.log_softmax(z), target), keys)
         divergence = losses.kl_divergence(losses.log_softmax(model(x_adv)), losses.log_softmax(logits)).mean()
         loss = clean + self.beta * divergence
         return loss, {"loss": loss.detach(), "divergence": divergence.detach(), **metrics}

@@ -13,9 +13,9 @@ class GradientNorm:
 
     This is the first-order increase of the loss that the worst perturbation of the threat can cause.
 
-    Source: 2409.20139; Finlay and Oberman 2019 (1905.11468) for L2.  Where we differ from 2409.20139's code: the
-    gradient is with respect to pixels, not to the normalised input, so that the factor ``1/sigma`` (one constant,
-    0.225, for all channels there) falls away.
+    Source: 2409.20139; Finlay and Oberman 2019 (1905.11468) for L2, whose code squares the norm; here it is the norm
+    itself for both threats.  Where we differ from 2409.20139's code: the gradient is with respect to pixels, not to
+    the normalised input, so that the factor ``1/sigma`` (one constant, 0.225, for all channels there) falls away.
     """
 
     threat: Threat

@@ -1,0 +1,27 @@
+"""How sure a measured share is."""
+
+import math
+from statistics import NormalDist
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """``(low, high)`` of Wilson's score interval for the share ``p = successes / n``, in [0, 1].
+
+    ``(p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)``, with ``z`` the normal quantile of ``(1 + confidence)/2``.
+    Unlike ``p ± z sqrt(p(1-p)/n)`` it holds its level near 0 and 1, where robust accuracies live.
+
+    Errors: ``ValueError`` for no trials, ``successes`` outside [0, n], a ``confidence`` outside (0, 1).
+    Source: Wilson, *Probable inference, the law of succession, and statistical inference*, JASA 22 (1927) 209-212.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"successes={successes} of n={n} is no share: n must be at least 1, successes in [0, n]")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence:g} must be in (0, 1), such as 0.95")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p = successes / n
+    centre = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    low = 0.0 if successes == 0 else (centre - half) / scale
+    high = 1.0 if successes == n else (centre + half) / scale
+    return low, high
