@@ -1,0 +1,11 @@
+"""The only door to MLflow.
+
+``runs`` opens and closes the one run of a training, ``journal`` brings its metrics there whatever happens to the
+server, ``registry`` makes the trained model a version that anybody can load.  Nothing here imports MLflow until it
+is used: that import takes seconds.
+"""
+
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

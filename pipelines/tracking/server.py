@@ -1,0 +1,121 @@
+"""Where the tracking server is, whether it answers, and one bounded request to it."""
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import Misuse
+from pipelines.redact import redact_text
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+ANSWER_WITHIN = 5.0
+_SQLITE = "sqlite:///"
+
+
+def absolute(uri: str) -> str:
+    """``uri`` with the path of a SQLite file made absolute: workers run in folders of their own.
+
+    A bare path is refused, MLflow's file store is deprecated.
+    """
+    if uri.startswith(_SQLITE) and uri != f"{_SQLITE}:memory:":
+        return _SQLITE + str(Path(uri.removeprefix(_SQLITE)).expanduser().absolute())
+    if "://" not in uri and not uri.startswith("databricks"):
+        raise Misuse(
+            f"tracking.uri={uri} is not a tracking server: give http(s)://host:port, or sqlite:///{uri}/mlflow.db "
+            "for a database on this machine"
+        )
+    return uri
+
+
+def is_http(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def database(uri: str) -> Path | None:
+    """The SQLite file that ``uri`` names, if it names one."""
+    return Path(absolute(uri).removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def client(uri: str) -> "MlflowClient":
+    """MLflow's client, without the log lines of a database's first migration."""
+    uri = absolute(uri)
+    if path := database(uri):
+        _folder(uri, path)
+    for noisy in ("mlflow.store.db.utils", "alembic", "mlflow.tracking.fluent"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(uri, registry_uri=uri)
+
+
+def call(uri: str, endpoint: str, body: dict[str, Any], method: str = "POST", timeout: float = 30.0) -> dict[str, Any]:
+    """One request to a server over HTTP, with MLflow's own authentication and none of its retries (7 of up to 120 s).
+
+    Errors: ``mlflow.exceptions.MlflowException``; ``RestException`` if the server answered with an error.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+    payload = {"params": body} if method == "GET" else {"json": body}
+    path = f"/api/2.0/mlflow/{endpoint}"
+    response = http_request(
+        get_default_host_creds(uri), path, method, max_retries=0, timeout=timeout, raise_on_status=False, **payload
+    )
+    return dict(verify_rest_response(response, path).json())
+
+
+def check(uri: str, within: float = ANSWER_WITHIN) -> None:
+    """``Misuse`` unless the server (or database) at ``uri`` answers; over a network, within ``within`` seconds.
+
+    A new SQLite database is made on the way, which takes some seconds.
+    """
+    uri = absolute(uri)
+    problem: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            if is_http(uri):
+                call(uri, "experiments/search", {"max_results": 1}, timeout=max(within - 1, 0.5))
+            else:
+                client(uri).search_experiments(max_results=1)
+        except BaseException as error:
+            problem.append(error)
+
+    if database(uri):
+        ask()
+    else:
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(within)
+        if thread.is_alive():
+            problem.append(TimeoutError(f"no answer within {within:g} s"))
+    if problem:
+        raise _unreachable(uri, problem[0]) from None
+
+
+def _unreachable(uri: str, error: BaseException) -> Misuse:
+    if isinstance(error, Misuse):
+        return error
+    reason = redact_text(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    hint = "start it (`mlflow server`), correct the address, or use tracking.uri=sqlite:///runs/mlflow.db"
+    if any(code in reason for code in ("401", "403", "Forbidden", "Unauthorized", "PERMISSION_DENIED")):
+        hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or _TOKEN), or add this host name to the server's --allowed-hosts"
+    elif database(uri):
+        hint = "give a writable place, or move a file that is not an MLflow database out of the way"
+    return Misuse(f"tracking.uri={redact_text(uri)} does not answer ({_brief(reason)}); {hint}")
+
+
+def _brief(reason: str, limit: int = 300) -> str:
+    return reason if len(reason) <= limit else reason[:limit] + "…"
+
+
+def _folder(uri: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misuse(
+            f"tracking.uri={uri}: its folder cannot be made ({error.strerror}); give a writable place"
+        ) from None

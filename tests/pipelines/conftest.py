@@ -1,0 +1,96 @@
+"""A migrated tracking database to copy (migrating takes seconds), and a real tracking server on it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from pipelines.tracking import server
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    server.check(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def tracking_uri(tracking_template: Path, tmp_path: Path) -> str:
+    """A SQLite tracking database of this test alone."""
+    shutil.copyfile(tracking_template, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+class Server:
+    """A real ``mlflow server`` in a process group of its own, which can be stopped, continued, killed and restarted."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port, self.uri = folder, port, f"http://127.0.0.1:{port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--workers", "1"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.log = (self.folder / "server.log").open("a")
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True, cwd=self.folder
+        )
+        self._wait()
+
+    def _wait(self, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                return
+            time.sleep(0.1)
+        raise RuntimeError(f"mlflow server did not start:\n{(self.folder / 'server.log').read_text()[-3000:]}")
+
+    def signal(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
+        self.process.wait(timeout=10)
+        self.log.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def start_server(tracking_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
+    servers: list[Server] = []
+
+    def start() -> Server:
+        folder = tmp_path_factory.mktemp("server")
+        shutil.copyfile(tracking_template, folder / "mlflow.db")
+        servers.append(Server(folder, free_port()))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(start_server: Callable[[], Server]) -> Server:
+    """The server that the session's tests share: leave it running."""
+    return start_server()
