@@ -11,6 +11,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from trainers.activations.replace import replace
+from trainers.data.files import Files
 from trainers.models import second_order as twice
 from trainers.models import stems
 from trainers.models import weights as initial
@@ -33,7 +34,7 @@ def create(
     second_order: bool = False,
     seed: int = 0,
     arguments: Mapping[str, Any] | None = None,
-    files: initial.Files | None = None,
+    files: Files | None = None,
 ) -> Classifier:
     """A classifier of pixels: any timm model (``holdfast_resnet`` is one) behind its own normalisation.
 
@@ -85,7 +86,7 @@ def assemble(
 ) -> Classifier:
     """As ``create``, but untried, and with the weights timm draws (or downloads)."""
     channels, height, width = _checked_size(input_size, num_classes)
-    normalize = _normalize(channels, mean, std)
+    constants = _constants(channels, mean, std)
     _check_name(name, pretrained)
     small = stems.wanted(stem, (height, width))
     given = stems.patches(name, (height, width), small) | dict(arguments or {})
@@ -107,13 +108,12 @@ def assemble(
         "num_classes": num_classes,
         "input_size": [channels, height, width],
         "activation": chosen,
-        "mean": normalize.mean.flatten().tolist(),
-        "std": normalize.std.flatten().tolist(),
+        **constants,
         "stem": "small" if small else "standard",
         "second_order": second_order,
         "arguments": given,
     }
-    return Classifier(normalize, network, spec)
+    return Classifier(Normalize(**constants), network, spec)
 
 
 @contextmanager
@@ -133,14 +133,18 @@ def _checked_size(input_size: Sequence[int], num_classes: int) -> tuple[int, int
     return channels, height, width
 
 
-def _normalize(channels: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> Normalize:
-    mean, std = [0.0] * channels if mean is None else list(mean), [1.0] * channels if std is None else list(std)
-    for key, values in (("mean", mean), ("std", std)):
+def _constants(channels: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, list[float]]:
+    """``mean`` and ``std``, one value a channel."""
+    constants = {
+        "mean": [0.0] * channels if mean is None else [float(v) for v in mean],
+        "std": [1.0] * channels if std is None else [float(v) for v in std],
+    }
+    for key, values in constants.items():
         if len(values) != channels:
             raise ValueError(f"model.{key}={values} must have {channels} values, one a channel of model.input_size")
-    if min(std) <= 0:
-        raise ValueError(f"model.std={std} must be above 0, in units of pixels in [0, 1]")
-    return Normalize(mean, std)
+    if min(constants["std"]) <= 0:
+        raise ValueError(f"model.std={constants['std']} must be above 0, in units of pixels in [0, 1]")
+    return constants
 
 
 def _check_name(name: str, pretrained: bool) -> None:

@@ -2,21 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from trainers.activations.smooth import SmoothReLU
+from trainers.data.files import Files, LocalFiles
 
 _PICKLES = {".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"}
-
-
-class Files(Protocol):
-    """Where a remote path is opened: ``pipelines.storage`` knows S3, this package does not."""
-
-    def open(self, path: str) -> BinaryIO: ...
 
 
 def read(weights: str, files: Files | None = None) -> dict[str, Tensor]:
@@ -30,11 +24,11 @@ def read(weights: str, files: Files | None = None) -> dict[str, Tensor]:
             "safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
         )
     path = weights if weights.endswith(".safetensors") else weights.rstrip("/") + "/weights.safetensors"
-    remote = "://" in path
-    if remote and files is None:
+    source = files if "://" in path else LocalFiles()
+    if source is None:
         raise ValueError(f"model.weights={weights!r} is remote: pass `files` to open it, or give a local path")
     try:
-        with files.open(path) if remote and files else open(path, "rb") as file:
+        with source.open(path) as file:
             return safetensors.torch.load(file.read())
     except FileNotFoundError as error:
         raise ValueError(
