@@ -31,7 +31,9 @@ class Augment:
             raise ValueError(f"data.augment.flip={self.flip} must be a probability in [0, 1]")
         for name in ("shift", "cutout"):
             if getattr(self, name) < 0:
-                raise ValueError(f"data.augment.{name}={getattr(self, name)} pixels must not be negative; 0 switches it off")
+                raise ValueError(
+                    f"data.augment.{name}={getattr(self, name)} pixels must not be negative; 0 switches it off"
+                )
         if self.padding not in ("zeros", "reflect"):
             raise ValueError(f"data.augment.padding={self.padding!r} must be 'zeros' or 'reflect'")
 

@@ -61,6 +61,13 @@ def batch(batch_size: int, available: int, world: int, even: bool) -> None:
         )
 
 
+def image_size(given: Sequence[int]) -> tuple[int, int, int]:
+    """``data.input_size`` as (C, H, W)."""
+    if len(given) != 3 or given[0] not in (1, 3) or min(given) < 1:
+        raise ValueError(f"data.input_size={list(given)} must be [channels, height, width] with 1 or 3 channels")
+    return given[0], given[1], given[2]
+
+
 def at_least(setting: str, value: float, least: float) -> None:
     if value < least:
         raise ValueError(f"{setting}={value} must be at least {least}")

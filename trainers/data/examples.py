@@ -16,7 +16,7 @@ CONTENT_LIMIT = 2 << 30
 """Bytes up to which a digest reads every byte; above, it reads names, sizes and labels (see ``digest``)."""
 
 
-class Corrupt(Exception):
+class CorruptError(Exception):
     """An image that cannot be decoded; the message says why."""
 
 
@@ -25,7 +25,7 @@ class Examples(Protocol):
     its set, never on its neighbours, so it stays when another one is skipped.
 
     ``starts``: positions at which a new shard begins when reading in order is much cheaper than reading at
-    random, else None.  ``image`` raises ``Corrupt``; ``name`` is what a person would look for.
+    random, else None.  ``image`` raises ``CorruptError``; ``name`` is what a person would look for.
     """
 
     labels: Tensor
@@ -52,7 +52,7 @@ def decode(content: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(content))
         image.load()
     except Exception as error:  # Pillow's plugins raise a dozen types on damaged input
-        raise Corrupt(f"{type(error).__name__}: {error}" if content else "no bytes") from error
+        raise CorruptError(f"{type(error).__name__}: {error}" if content else "no bytes") from error
     return image
 
 

@@ -37,7 +37,9 @@ class Mixing:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data.mixing.{name}={getattr(self, name)} must be a probability in [0, 1]")
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"data.mixing.label_smoothing={self.label_smoothing} must be in [0, 1); the usual value is 0.1")
+            raise ValueError(
+                f"data.mixing.label_smoothing={self.label_smoothing} must be in [0, 1); the usual value is 0.1"
+            )
 
     @property
     def pairs(self) -> bool:

@@ -19,7 +19,9 @@ def shuffled(ids: Tensor, seed: int, epoch: int) -> Tensor:
     return noise.stream(ids, seed, EPOCH, epoch).argsort(stable=True)
 
 
-def nearby(positions: Tensor, ids: Tensor, starts: Sequence[int], buffer: int, lanes: int, seed: int, epoch: int) -> Tensor:
+def nearby(
+    positions: Tensor, ids: Tensor, starts: Sequence[int], buffer: int, lanes: int, seed: int, epoch: int
+) -> Tensor:
     """An order that reads shards nearly in sequence: ``(n // lanes, lanes)`` positions.
 
     Shards come in keyed order, end to end; that sequence is cut into ``lanes`` equal stretches, read side by side.

@@ -17,11 +17,14 @@ from trainers.data import checks, splits
 from trainers.data.examples import decode, digest, row_ids
 from trainers.data.files import MEGABYTE, Files, LocalFiles, below, listed
 
+IMAGES, LABELS = ("image", "img"), ("label", "fine_label")
+
 
 @dataclass(frozen=True)
 class Parquet:
     """Shards ``<split>-*.parquet`` below ``path``, with columns ``image: {bytes, path}`` (or plain bytes) and an
-    integer label: ``image``/``label`` as in CIFAR-10 and ImageNet, ``img``/``fine_label`` as in CIFAR-100.
+    integer label.  ``image``, ``label``: their names; left out, the first there is of image, img and of label,
+    fine_label (CIFAR-100's 100 classes).
 
     ``class_names``: names or their number; left out, they come from the schema's Hugging Face metadata, else from the
     largest label.  ``test``: the split to test on; left out, the first there is of test, validation, val, valid.
@@ -32,8 +35,8 @@ class Parquet:
     """
 
     path: str
-    image: str = "image"
-    label: str = "label"
+    image: str | None = None
+    label: str | None = None
     class_names: Sequence[str] | int | None = None
     train: str = "train"
     test: str | None = None
@@ -69,23 +72,23 @@ class ParquetExamples:
         self._groups: list[tuple[int, int]] = []
         for number, shard in enumerate(shards):
             file = self._file(number)
-            self._check(file, shard)
-            labels.append(_integers(file.read(columns=[source.label])[source.label], shard, source.label))
+            self._image, label = self._columns(file, shard)
+            labels.append(_integers(file.read(columns=[label])[label], shard, label))
             ids.append(row_ids(below(shard, source.path), file.metadata.num_rows))
             for group in range(file.metadata.num_row_groups):
                 self._groups.append((number, group))
                 groups.append(file.metadata.row_group(group).num_rows)
-        self.labels, self.ids = torch.cat(labels), torch.cat(ids)
+        self.labels, self.ids, self._label = torch.cat(labels), torch.cat(ids), label
+        if not len(self):
+            raise ValueError(f"data.path={source.path}: {', '.join(shards[:3])} hold no rows")
         self._ends = torch.tensor(groups).cumsum(0)
         self.starts: Sequence[int] = [0, *self._ends[:-1].tolist()]
-        self.names = _feature_names(self._file(0), source.label) or tuple(
-            str(k) for k in range(int(self.labels.max()) + 1)
-        )
+        self.names = _feature_names(self._file(0), label) or tuple(str(k) for k in range(int(self.labels.max()) + 1))
 
     @cached_property
     def digest(self) -> str:
         source = self._source
-        return digest(source.files, source.path, self._shards, self.labels, source.image, source.label)
+        return digest(source.files, source.path, self._shards, self.labels, self._image, self._label)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,10 +104,14 @@ class ParquetExamples:
         first = self.starts[self._groups.index((number, 0))]
         return f"{below(self._shards[number], self._source.path)} row {i - first}"
 
-    def _check(self, file: Any, shard: str) -> None:
-        there, name = file.schema_arrow.names, below(shard, self._source.path)
-        checks.column(self._source.image, there, name, "data.source.image")
-        checks.column(self._source.label, there, name, "data.source.label")
+    def _columns(self, file: Any, shard: str) -> tuple[str, str]:
+        """The names of the image and of the label column."""
+        there, found = file.schema_arrow.names, []
+        for setting, given, usual in (("image", self._source.image, IMAGES), ("label", self._source.label, LABELS)):
+            name = given or next((name for name in usual if name in there), usual[0])
+            checks.column(name, there, below(shard, self._source.path), f"data.source.{setting}")
+            found.append(name)
+        return found[0], found[1]
 
     def _column(self, group: int) -> Any:
         """The image column of a row group, from the most recently used ones."""
@@ -112,8 +119,8 @@ class ParquetExamples:
         with self._lock:
             if group not in self._kept:
                 number, within = self._groups[group]
-                table = self._file(number).read_row_group(within, columns=[self._source.image])
-                self._kept[group] = table[self._source.image].combine_chunks()
+                table = self._file(number).read_row_group(within, columns=[self._image])
+                self._kept[group] = table[self._image].combine_chunks()
                 while len(self._kept) > 1 and self._bytes() > self._source.cache_mb * MEGABYTE:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(group)
@@ -152,7 +159,7 @@ def _integers(column: Any, shard: str, name: str) -> Tensor:
 
     if not pa.types.is_integer(column.type):
         raise ValueError(
-            f"data.source.label={name!r} of {shard} holds {column.type}, not integers: name the column with class numbers"
+            f"data.source.label={name!r} of {shard} holds {column.type}, not integers: name the column of class numbers"
         )
     return torch.from_numpy(column.fill_null(-1).to_numpy().astype("int64"))
 

@@ -15,6 +15,11 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torchvision import transforms
 
+Size = tuple[int, int, int]
+Transform = Callable[[Image.Image], Tensor]
+Augmented = Callable[[Image.Image, int], Tensor]
+"""``(image, seed)`` to ``(C, H, W) uint8``; the same seed, the same tensor."""
+
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "random")
 
 
@@ -51,16 +56,13 @@ class Photographic:
             if getattr(self, name) not in choices:
                 raise ValueError(f"data.transform.{name}={getattr(self, name)!r} must be one of {', '.join(choices)}")
 
-    def training(
-        self, input_size: Sequence[int], mean: Sequence[float], std: Sequence[float]
-    ) -> Callable[[Image.Image, int], Tensor]:
-        """``(image, seed)`` to ``(C, H, W) uint8``; the same seed, the same tensor."""
+    def training(self, input_size: Size, mean: Sequence[float], std: Sequence[float]) -> Augmented:
         try:
             augmented = create_transform(
-                input_size=tuple(input_size),
+                input_size=input_size,
                 is_training=True,
-                scale=tuple(self.scale),
-                ratio=tuple(self.ratio),
+                scale=(self.scale[0], self.scale[1]),
+                ratio=(self.ratio[0], self.ratio[1]),
                 hflip=self.flip,
                 color_jitter=self.color_jitter,
                 auto_augment=self.auto_augment,
@@ -69,13 +71,15 @@ class Photographic:
                 normalize=False,
             )
         except (AssertionError, ValueError) as error:
-            raise ValueError(f"data.transform.auto_augment={self.auto_augment!r} is no policy of timm: {error}") from error
+            raise ValueError(
+                f"data.transform.auto_augment={self.auto_augment!r} is no policy of timm: {error}"
+            ) from error
         _keep_a_bit(augmented)
         return _Seeded(augmented, RandomErasing(self.erasing, mode=self.erasing_mode, device="cpu"), mean, std)
 
-    def evaluation(self, input_size: Sequence[int]) -> Callable[[Image.Image], Tensor]:
+    def evaluation(self, input_size: Size) -> Transform:
         return create_transform(
-            input_size=tuple(input_size),
+            input_size=input_size,
             is_training=False,
             interpolation="bicubic" if self.interpolation == "random" else self.interpolation,
             crop_pct=self.crop_pct,
@@ -88,7 +92,11 @@ class _Seeded:
     what is not erased stays as it was."""
 
     def __init__(
-        self, augmented: Callable[[Image.Image], Tensor], erase: RandomErasing, mean: Sequence[float], std: Sequence[float]
+        self,
+        augmented: Callable[[Image.Image], Tensor],
+        erase: RandomErasing,
+        mean: Sequence[float],
+        std: Sequence[float],
     ) -> None:
         self.augmented, self.erase = augmented, erase
         self.mean, self.std = (torch.tensor(list(v))[:, None, None] for v in (mean, std))

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainers import noise
 from trainers.data import checks, order, roster
 from trainers.data.augment import Augment
-from trainers.data.examples import Corrupt, Examples, Source, coloured, fitted
+from trainers.data.examples import CorruptError, Examples, Source, coloured, fitted
 from trainers.data.mixing import Mixing
 from trainers.data.statistics import mean_and_std
 from trainers.types import Batch
@@ -141,18 +141,18 @@ class Resident:
         self.skipped.update(damage.skipped)
 
 
-def _decode_into(images: Tensor, examples: Examples, positions: Tensor, resize: bool) -> list[tuple[int, Corrupt]]:
+def _decode_into(images: Tensor, examples: Examples, positions: Tensor, resize: bool) -> list[tuple[int, CorruptError]]:
     """Decodes ``positions`` into ``images``, in threads (Pillow decodes outside the interpreter lock); gives the
     corrupt ones, in order."""
     channels, height, width = images.shape[1:]
     target = images.permute(0, 2, 3, 1).numpy()
 
-    def some(rows: list[int]) -> list[tuple[int, Corrupt]]:
+    def some(rows: list[int]) -> list[tuple[int, CorruptError]]:
         bad = []
         for i in rows:
             try:
                 image = coloured(examples.image(i), channels)
-            except Corrupt as error:
+            except CorruptError as error:
                 bad.append((i, error))
                 continue
             if resize:
@@ -172,18 +172,17 @@ def _decode_into(images: Tensor, examples: Examples, positions: Tensor, resize: 
 def _input_size(member: tuple[Examples, Tensor], given: Sequence[int] | None) -> tuple[int, int, int]:
     """As given, else that of the first training image that can be decoded."""
     if given is not None:
-        channels, height, width = given
-        if channels not in (1, 3) or min(height, width) < 1:
-            raise ValueError(f"data.input_size={list(given)} must be [channels, height, width] with 1 or 3 channels")
-        return channels, height, width
+        return checks.image_size(given)
     examples, positions = member
     for i in positions[:1000].tolist():
         try:
             image: Image.Image = examples.image(i)
-        except Corrupt:
+        except CorruptError:
             continue
         return (1 if image.mode in _GREY else 3), image.height, image.width
-    raise ValueError(f"none of the first images can be decoded ({examples.name(0)} ...): data.source reads the wrong column or files")
+    raise ValueError(
+        f"none of the first images can be decoded ({examples.name(0)} ...): data.source reads the wrong column or files"
+    )
 
 
 def _must_fit(count: int, input_size: Sequence[int], memory_gb: float) -> None:

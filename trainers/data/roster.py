@@ -35,16 +35,18 @@ class Roster:
         return replace(self, members=self.members | {split: (examples, positions[~lost[positions]])})
 
     def share(self, split: str, rank: int, world: int, limit: int | None) -> tuple[Examples, Tensor]:
-        """Every ``world``-th example of the split (or of ``limit`` of them), from ``rank``: each once over all ranks."""
+        """Every ``world``-th example of the split (or of ``limit`` of them), from ``rank``: each once over all."""
         if self.size(split) == 0:
-            raise ValueError(f"data.{split}=0: nothing is held out as {split}; set data.{split} to a number of examples")
+            raise ValueError(
+                f"data.{split}=0: nothing is held out as {split}; set data.{split} to a number of examples"
+            )
         examples, positions = self.members[split]
         return examples, order.limited(positions, examples.ids, limit, self.split_seed)[rank::world]
 
 
 def opened(source: Source, validation: int, test: int, split_seed: int, whole_shards: bool = False) -> Roster:
     """``validation`` and ``test`` examples come out of training by a keyed draw (``test=0``: the set's own test
-    split); training never sees them.  The draw depends on ``split_seed`` alone, so every run judges on the same ones."""
+    split); training never sees them.  The draw depends on ``split_seed`` alone, so that all runs judge on the same."""
     checks.at_least("data.validation", validation, 0)
     checks.at_least("data.test", test, 0)
     train = source.split("train")

@@ -50,7 +50,9 @@ def scan(files: Files, path: str, label: str = "cls") -> list[Entry]:
                 elif suffix == label and (content := tar.extractfile(member)):
                     labels[key] = int(content.read())
     except (tarfile.TarError, ValueError) as error:
-        raise ValueError(f"shard {path} is damaged or has an unreadable .{label}: {error}; fetch or pack it again") from error
+        raise ValueError(
+            f"shard {path} is damaged or has an unreadable .{label}: {error}; fetch or pack it again"
+        ) from error
     if without := sorted(set(images) - set(labels)):
         raise ValueError(
             f"shard {path}: {len(without)} images have no .{label} (first: {without[0]}): set data.source.label to "
@@ -100,7 +102,9 @@ class Shards:
         """The entries of each shard, from the index file where it knows the shard at its present size."""
         known = self._known
         with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(lambda shard: known.get(self._mark(shard)) or scan(self.files, shard, self.label), shards))
+            return list(
+                pool.map(lambda shard: known.get(self._mark(shard)) or scan(self.files, shard, self.label), shards)
+            )
 
     def _mark(self, shard: str) -> str:
         return f"{below(shard, self.path)}:{self.files.size(shard)}:{self.label}"
@@ -129,7 +133,9 @@ class ShardExamples:
         self.starts: Sequence[int] = [0, *accumulate(len(part) for part in entries[:-1])]
         flat = [entry for part in entries for entry in part]
         self.labels = torch.tensor([entry.label for entry in flat], dtype=torch.int64)
-        self.ids = torch.cat([row_ids(below(s, source.path), len(part)) for s, part in zip(shards, entries, strict=True)])
+        self.ids = torch.cat(
+            [row_ids(below(s, source.path), len(part)) for s, part in zip(shards, entries, strict=True)]
+        )
         self._keys = [entry.key for entry in flat]
         self._places = torch.tensor([(entry.offset, entry.size) for entry in flat], dtype=torch.int64)
         self._shard = torch.repeat_interleave(torch.tensor([len(part) for part in entries]))

@@ -3,22 +3,18 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 import torch
-from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from trainers import noise
 from trainers.data import checks, order, roster
-from trainers.data.examples import Corrupt, Examples, Source, coloured
+from trainers.data.examples import Source
 from trainers.data.mixing import Mixing
 from trainers.data.photographic import Photographic
+from trainers.data.reading import Evaluation, Part, Task, Training
 from trainers.types import Batch
-
-_SUBSTITUTES = 32
 
 
 class Streaming:
@@ -35,7 +31,7 @@ class Streaming:
 
     ``loaders``: processes that decode; 0 decodes in this one.  They live from epoch to epoch.
 
-    Corrupt images are met while training: with ``on_corrupt="skip"`` another training example, keyed by
+    CorruptError images are met while training: with ``on_corrupt="skip"`` another training example, keyed by
     (id, seed, epoch), takes the place of each, so that steps and order are as before; held-out ones are left out.
     ``skipped`` counts every meeting by name.
 
@@ -69,7 +65,7 @@ class Streaming:
             ("lanes", 1 if lanes is None else lanes, 1), ("buffer", buffer, 1),
         ):  # fmt: skip
             checks.at_least(f"data.{name}", value, least)
-        self.input_size = _input_size(input_size)
+        self.input_size = checks.image_size(input_size)
         self.batch_size, self.seed, self.held_out_batch_size = batch_size, seed, held_out_batch_size
         self.lanes, self.buffer, self.loaders, self.prefetch = lanes, buffer, loaders, prefetch
         self.mixing, self._start_method = mixing or Mixing(), start_method
@@ -78,13 +74,15 @@ class Streaming:
         self.classes, self.soft_targets = self._roster.classes, self.mixing.soft
         examples, positions = self._roster.members["train"]
         if lanes is not None and examples.starts is None:
-            raise ValueError(f"data.lanes={lanes} is for tar and parquet shards; leave it out for {type(source).__name__}")
+            raise ValueError(
+                f"data.lanes={lanes} is for tar and parquet shards; leave it out for {type(source).__name__}"
+            )
         self.check(1)
         total = sum(map(self.size, roster.SPLITS))
         self._damage = checks.Damage(on_corrupt, max_corrupt, total)
         self._transform = transform or Photographic()
         self._evaluation = self._transform.evaluation(self.input_size)
-        self._reader = _Training(
+        self._reader = Training(
             examples, positions, self.input_size[0], seed,
             self._transform.training(self.input_size, self.mean, self.std),
         )  # fmt: skip
@@ -140,9 +138,11 @@ class Streaming:
     ) -> Iterator[Batch]:
         """Every example (or a keyed ``limit`` of them) exactly once over all ranks, resized and cropped."""
         examples, positions = self._roster.share(split, rank, world, limit)
-        return self._held_out(_Evaluation(examples, self.input_size[0], self._evaluation), positions, torch.device(device))
+        return self._held_out(
+            Evaluation(examples, self.input_size[0], self._evaluation), positions, torch.device(device)
+        )
 
-    def _held_out(self, reader: "_Evaluation", positions: Tensor, device: torch.device) -> Iterator[Batch]:
+    def _held_out(self, reader: Evaluation, positions: Tensor, device: torch.device) -> Iterator[Batch]:
         tasks = [Task(0, rows) for rows in positions.split(self.held_out_batch_size)]
         for part in self._new_loader(reader, tasks, device.type == "cuda", lasting=False):
             batch = self._gathered([part], device)
@@ -164,11 +164,13 @@ class Streaming:
         each = self.batch_size // self.lanes
         return laned[: shape[0] * each].reshape(shape[0], each, self.lanes).transpose(1, 2).reshape(shape)
 
-    def _gathered(self, parts: "list[Part]", device: torch.device) -> Batch:
+    def _gathered(self, parts: list[Part], device: torch.device) -> Batch:
         for part in parts:
             for name, why in part.corrupt:
                 self._damage.add(name, why)
-        x, y, keys = (torch.cat(same) if len(same) > 1 else same[0] for same in zip(*(p[:3] for p in parts), strict=True))
+        x, y, keys = (
+            torch.cat(same) if len(same) > 1 else same[0] for same in zip(*(p[:3] for p in parts), strict=True)
+        )
         x, y, keys = (t.to(device, non_blocking=True) for t in (x, y, keys))
         return Batch(x.float().div_(255), y, keys)
 
@@ -177,7 +179,7 @@ class Streaming:
         idle = self._idle[device.type == "cuda"]
         return idle.pop() if idle else self._new_loader(self._reader, [], device.type == "cuda", lasting=True)
 
-    def _new_loader(self, reader: Dataset, tasks: "list[Task]", pin: bool, lasting: bool) -> DataLoader:
+    def _new_loader(self, reader: Dataset, tasks: list[Task], pin: bool, lasting: bool) -> DataLoader:
         parallel = self.loaders > 0
         return DataLoader(
             reader,
@@ -190,22 +192,6 @@ class Streaming:
             pin_memory=pin,
             generator=torch.Generator(),  # or it would draw its seed from the global one
         )
-
-
-class Task(NamedTuple):
-    """What a loader process does at once: the positions of a batch, or of one lane's share of it."""
-
-    epoch: int
-    positions: Tensor
-
-
-class Part(NamedTuple):
-    """``x``: ``(n, C, H, W) uint8``; ``corrupt``: (name, why) of each that could not be decoded."""
-
-    x: Tensor
-    y: Tensor
-    keys: Tensor
-    corrupt: list[tuple[str, str]]
 
 
 class _Tasks(Sampler):
@@ -221,64 +207,12 @@ class _Tasks(Sampler):
         return len(self.tasks)
 
 
-class _Training(Dataset):
-    def __init__(self, examples: Examples, positions: Tensor, channels: int, seed: int, transform) -> None:  # type: ignore[no-untyped-def]
-        self.examples, self.positions, self.channels, self.seed = examples, positions, channels, seed
-        self.transform = transform
-
-    def __getitem__(self, task: Task) -> Part:
-        corrupt: list[tuple[str, str]] = []
-        read = [self._readable(i, task.epoch, corrupt) for i in task.positions.tolist()]
-        chosen = torch.tensor([i for i, _ in read])
-        keys = self.examples.ids[chosen]
-        seeds = noise.stream(keys, self.seed, order.AUGMENT, task.epoch).tolist()
-        x = [self.transform(coloured(image, self.channels), seed) for (_, image), seed in zip(read, seeds, strict=True)]
-        return Part(torch.stack(x), self.examples.labels[chosen], keys, corrupt)
-
-    def _readable(self, i: int, epoch: int, corrupt: list[tuple[str, str]]) -> tuple[int, Image.Image]:
-        """The example at ``i``, or the substitute that (id, seed, epoch) draws for it."""
-        key = self.examples.ids[i : i + 1]
-        for attempt in range(_SUBSTITUTES):
-            try:
-                return i, self.examples.image(i)
-            except Corrupt as error:
-                corrupt.append((self.examples.name(i), str(error)))
-            drawn = noise.integers(noise.stream(key, self.seed, order.SUBSTITUTE, epoch, attempt), len(self.positions))
-            i = int(self.positions[drawn])
-        raise ValueError(f"{_SUBSTITUTES} images in a row are corrupt, from {corrupt[0][0]} ({corrupt[0][1]}): repair the set")
-
-
-class _Evaluation(Dataset):
-    def __init__(self, examples: Examples, channels: int, transform) -> None:  # type: ignore[no-untyped-def]
-        self.examples, self.channels, self.transform = examples, channels, transform
-
-    def __getitem__(self, task: Task) -> Part:
-        corrupt, kept, x = [], [], []
-        for i in task.positions.tolist():
-            try:
-                image = self.examples.image(i)
-            except Corrupt as error:
-                corrupt.append((self.examples.name(i), str(error)))
-                continue
-            kept.append(i)
-            x.append(self.transform(coloured(image, self.channels)))
-        rows = torch.tensor(kept, dtype=torch.int64)
-        images = torch.stack(x) if x else torch.empty(0)
-        return Part(images, self.examples.labels[rows], self.examples.ids[rows], corrupt)
-
-
-def _input_size(given: Sequence[int]) -> tuple[int, int, int]:
-    channels, height, width = given
-    if channels not in (1, 3) or min(height, width) < 1:
-        raise ValueError(f"data.input_size={list(given)} must be [channels, height, width] with 1 or 3 channels")
-    return channels, height, width
-
-
 def _normalisation(
     channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """As given, else ImageNet's; their average for grey images."""
-    usual = [IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD]
-    if channels == 1:
-        usual = [(sum(values) / 3,) for values in usual]
-    return tuple(mean or usual[0]), tuple(std or usual[1])
+
+    def usual(values: tuple[float, ...]) -> tuple[float, ...]:
+        return values if channels == 3 else (sum(values) / 3,)
+
+    return tuple(mean or usual(IMAGENET_DEFAULT_MEAN)), tuple(std or usual(IMAGENET_DEFAULT_STD))

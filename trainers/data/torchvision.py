@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainers.data.examples import Corrupt, hashed
-from trainers.data.splits import TEST_NAMES
 from trainers import noise
+from trainers.data.examples import CorruptError, hashed
+from trainers.data.splits import TEST_NAMES
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Torchvision:
 
     def _opened(self, split: str) -> Any:
         known = inspect.signature(self._class).parameters
-        settings = dict(self.arguments) | {k: v for k, v in (("root", self.path), ("download", self.download)) if k in known}
+        settings = dict(self.arguments) | {
+            k: v for k, v in (("root", self.path), ("download", self.download)) if k in known
+        }
         if "train" in known:
             choices: list[dict[str, Any]] = [{"train": split == "train"}]
         elif "split" in known:
@@ -109,7 +111,7 @@ class TorchvisionExamples:
         try:
             return self.dataset[i][0]
         except OSError as error:
-            raise Corrupt(f"{type(error).__name__}: {error}") from error
+            raise CorruptError(f"{type(error).__name__}: {error}") from error
 
     def name(self, i: int) -> str:
         return f"{self._name} {self._split} {i}"
