@@ -1,6 +1,5 @@
 """Config node to object.  ``_target_`` is the registry; this is the only place that follows it."""
 
-import dataclasses
 import difflib
 import functools
 import inspect
@@ -121,6 +120,21 @@ def attack(config: Mapping[str, Any], where: str) -> Any:
     return build(config[where]["attack"], f"{where}.attack", config["trust"])
 
 
+def data(config: Mapping[str, Any], files: Any) -> Any:
+    """The data.  Its ``path`` key is there for its source to refer to; ``files`` opens what the source reads."""
+    node = {key: value for key, value in config["data"].items() if key != "path"}
+    check(node, "data", config["trust"])
+    source = dict(node["source"])
+    extra = {"files": files} if "files" in parameters(target(source, "data.source", config["trust"])) else {}
+    node["source"] = build(source, "data.source", config["trust"], **extra)
+    made = target(node, "data", config["trust"])
+    node.pop("_target_")
+    try:
+        return made(**node)
+    except (ValueError, FileNotFoundError) as error:
+        raise Misuse(str(error)) from error
+
+
 def optimizer(config: Mapping[str, Any]) -> Any:
     """A factory: parameter groups to optimizer."""
     node = dict(config["optimizer"])
@@ -128,7 +142,3 @@ def optimizer(config: Mapping[str, Any]) -> Any:
     made = target(node, "optimizer", config["trust"])
     node.pop("_target_")
     return functools.partial(made, **node)
-
-
-def fields(schema: type) -> dict[str, dataclasses.Field[Any]]:
-    return {f.name: f for f in dataclasses.fields(schema)}

@@ -68,9 +68,9 @@ def compose(verb: str, overrides: Sequence[str], recipes: Path | None = None) ->
             lines.append(_known(override, base))
     config = _compose(verb, lines, recipes)
     try:
-        missing = sorted(OmegaConf.missing_keys(config) - {"recipe"})
-        if missing:
-            raise Misuse(f"{missing[0]} is not set: the recipe leaves it to you; add {missing[0]}=VALUE")
+        for key in _missing(config):
+            if key != "recipe":
+                raise Misuse(f"{key} is not set: the recipe leaves it to you; add {key}=VALUE")
         plain = build.plain(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise Misuse(_first_line(error)) from error
@@ -119,10 +119,10 @@ def _known(override: Override, base: DictConfig) -> str:
     key = str(override.key_or_group)
     parent, _, leaf = key.rpartition(".")
     node: Any = base
-    for i, part in enumerate(parent.split(".") if parent else []):
+    for part in parent.split(".") if parent else []:
         if not isinstance(node, DictConfig) or part not in node:
             raise Misuse(f"{key}: unknown setting{build.nearest(part, _names(node))}")
-        node = node._get_node(part) if i < 0 else node[part]
+        node = node[part]
     if leaf not in _names(node):
         every = list(_flat(base))
         near = build.nearest(key, every) if not parent else build.nearest(leaf, _names(node))
@@ -143,6 +143,16 @@ def _names(node: Any) -> list[str]:
     return names
 
 
+def _missing(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Settings still ``???``; interpolations are followed by the settings they point to."""
+    for key in node:
+        child = node._get_node(key)
+        if child._is_missing():  # type: ignore[union-attr]
+            yield f"{prefix}{key}"
+        elif isinstance(child, DictConfig) and not child._is_interpolation():
+            yield from _missing(child, f"{prefix}{key}.")
+
+
 def _flat(node: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(node, Mapping):
         for key in node:
@@ -158,7 +168,9 @@ def _compose(verb: str, overrides: list[str], recipes: Path | None) -> DictConfi
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return hydra_compose(verb, overrides=[*overrides, f"hydra.searchpath={search}"], return_hydra_config=False)
     except (HydraException, OmegaConfBaseException) as error:
-        raise Misuse(_first_line(error)) from error
+        cause = error.__cause__ or error
+        key = getattr(cause, "full_key", None)
+        raise Misuse(f"{key}: {_first_line(cause)}" if key else _first_line(cause)) from error
 
 
 def _first_line(error: BaseException) -> str:

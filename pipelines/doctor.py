@@ -88,10 +88,11 @@ def _resources() -> str:
 
 
 def _tracking(uri: str) -> str:
-    from pipelines.tracking import runs
+    from pipelines.redact import redact_text
+    from pipelines.tracking import server
 
-    runs.check(uri)
-    return f"{runs.redacted(uri)} answers"
+    server.check(uri)
+    return f"{redact_text(uri)} answers"
 
 
 def _storage(storage: str) -> str:

@@ -13,14 +13,7 @@ class Model:
     activation_parameters: dict[str, float] = field(default_factory=dict)
     stem: str = "auto"
     weights: str | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Data:
-    path: str | None = None
-    source: Any = MISSING
-    batches: Any = MISSING
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -42,6 +35,7 @@ class Alarm:
 class Report:
     steps: int = 0
     seconds: float = 5.0
+    each_step: bool = False
 
 
 @dataclass
@@ -83,7 +77,7 @@ class Train:
     device: str = "auto"
     threat: Any = MISSING
     model: Model = field(default_factory=Model)
-    data: Data = field(default_factory=Data)
+    data: Any = MISSING
     objective: Any = MISSING
     optimizer: Any = MISSING
     schedule: Schedule = field(default_factory=Schedule)

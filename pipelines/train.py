@@ -1,0 +1,276 @@
+"""``holdfast train``: one config to one tracked, registered model."""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines import build, cluster, compose, progress, validate
+from pipelines.errors import Failure, Lost, Misuse
+from pipelines.storage import files, ray_filesystem
+from pipelines.redact import redact_text
+from pipelines.tracking import git, registry, runs, server
+from pipelines.tracking.journal import Journal
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves for a script (``--json``): where it is, what it measured, what it cost."""
+
+    run_id: str
+    run_name: str
+    tracking_uri: str
+    registered_as: str | None
+    version: int | None
+    metrics: dict[str, float]
+    cost: dict[str, Any]
+    ended: str
+    doubts: list[str]
+    storage: str
+
+
+def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outcome:
+    """Refuse what cannot work, train in Ray workers, evaluate, register; the same config continues its run.
+
+    Errors: ``Misuse`` before any work; ``Failure`` with the checkpoint kept; ``Lost`` when the cluster goes away.
+    """
+    config = located(config)
+    name = compose.run_name(config)
+    data, objective, doubts = checked(config)
+    runs.check(config["tracking"]["uri"])
+    cluster.connect(debug)
+    use_gpu, resources = cluster.placement(config)
+
+    for doubt in doubts:
+        console.print(f"[yellow]warning[/] {doubt}")
+    run_id = runs.open_run(
+        config["tracking"]["uri"],
+        config["tracking"]["experiment"],
+        key=f"{name}-{compose.digest(config)[:16]}-{data.digest[:16]}",
+        name=name,
+        params={key: config[key] for key in config if key not in ("json", "tracking")},
+        tags=_tags(config, doubts),
+        dataset={"name": _data_name(config), "digest": data.digest, "source": str(config["data"].get("path") or "embedded")},
+        git=git.state(),
+    )
+    console.print(f"{name}: run {run_id} in {redact_text(config['tracking']['uri'])}")
+    status = "FAILED"
+    try:
+        result = _fit(config, name, run_id, data.digest, use_gpu, resources, console)
+        outcome = _conclude(config, name, run_id, result, data, doubts)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        runs.close_run(config["tracking"]["uri"], run_id, status)
+    _leave(config["json"], outcome)
+    _say(outcome, console)
+    return outcome
+
+
+def located(config: dict[str, Any]) -> dict[str, Any]:
+    """Every local path absolute: workers run in folders, and on nodes, of their own."""
+    config = json.loads(json.dumps(config))
+
+    def absolute(path: str) -> str:
+        return path if "://" in path else str(Path(path).expanduser().absolute())
+
+    config["storage"] = absolute(config["storage"])
+    config["tracking"]["uri"] = server.absolute(config["tracking"]["uri"])
+    if config["model"]["weights"] not in (None, "timm"):
+        config["model"]["weights"] = absolute(config["model"]["weights"])
+    path = config["data"].get("path")
+    if path:
+        config["data"] = _replaced(config["data"], path, absolute(path))
+    return config
+
+
+def _replaced(node: Any, old: str, new: str) -> Any:
+    if isinstance(node, dict):
+        return {key: _replaced(value, old, new) for key, value in node.items()}
+    return new if node == old else node
+
+
+def checked(config: Mapping[str, Any]) -> tuple[Any, Any, list[str]]:
+    """``(data, objective, doubts)`` after everything that can be refused without a worker was looked at."""
+    from pipelines.worker import network, settings
+
+    validate.numbers(config)
+    threat = build.threat(config)
+    objective = build.objective(config)
+    validate.parallel(config, objective.second_order)
+    build.attack(config, "alarm")
+    build.attack(config, "evaluation")
+    build.check(config["optimizer"], "optimizer", config["trust"])
+    try:
+        settings(config)
+        data = build.data(config, files(config["data"].get("path") or "."))
+        threat.check(data.input_size)
+        if config["alarm"]["policy"] != "off" and not data.size("validation"):
+            raise Misuse(
+                f"alarm.policy={config['alarm']['policy']} needs held-out images: set data.validation to 256 or so, "
+                "or alarm.policy=off"
+            )
+        model = network(config, data, objective.second_order)
+    except (ValueError, FileNotFoundError) as error:
+        raise Misuse(str(error)) from error
+    return data, objective, list(validate.doubts(model, objective, data.soft_targets))
+
+
+def _fit(
+    config: Mapping[str, Any],
+    name: str,
+    run_id: str,
+    data_digest: str,
+    use_gpu: bool,
+    resources: dict[str, float],
+    console: Console,
+) -> Any:
+    import ray.exceptions
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    from pipelines.worker import worker
+
+    filesystem, path = ray_filesystem(config["storage"])
+    board = progress.board()
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={
+            **config,
+            "run_id": run_id,
+            "digest": f"{compose.digest(config)}-{data_digest}",
+            "board": board,
+            "threads": max(1, math.floor(resources["CPU"])),
+            "spool": str(Path(tempfile.gettempdir()) / f"holdfast-{run_id}.spool"),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=config["workers"], use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=config["checkpoint"]["failures"]),
+            checkpoint_config=CheckpointConfig(num_to_keep=config["checkpoint"]["keep"]),
+        ),
+    )
+    try:
+        with progress.display(board, name, console):
+            result = trainer.fit()
+    except TrainingFailedError as error:
+        raise Failure(_reason(error, config)) from error
+    except (ray.exceptions.RaySystemError, ConnectionError) as error:
+        raise Lost(f"the Ray cluster went away ({error}); the same command continues from the last checkpoint") from error
+    if "failed" in result.return_value:
+        raise Failure(result.return_value["failed"])
+    return result
+
+
+def _reason(error: Any, config: Mapping[str, Any]) -> str:
+    """The first worker's last line, without the traceback."""
+    failures = getattr(error, "worker_failures", None) or {}
+    cause = next(iter(failures.values()), getattr(error, "controller_failure", error))
+    last = [line for line in str(cause).splitlines() if line.strip()][-1].strip()
+    return (
+        f"training failed after {config['checkpoint']['failures']} retries: {last}; the last checkpoint in "
+        f"{config['storage']} is kept, the same command continues from it (--debug shows the workers' output)"
+    )
+
+
+def _conclude(
+    config: Mapping[str, Any], name: str, run_id: str, result: Any, data: Any, doubts: list[str]
+) -> Outcome:
+    """Bring home what the workers left: late metrics to the tracking server, the model to the registry."""
+    from pipelines.worker import MODEL, RUN
+    from trainers import models
+
+    uri = config["tracking"]["uri"]
+    found = result.return_value
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-"))
+    try:
+        result.checkpoint.to_directory(str(folder))
+        pending = json.loads((folder / RUN).read_text())["pending"]
+        _deliver(config, run_id, pending)
+        version = registry.register(
+            uri,
+            run_id,
+            models.load(folder / MODEL),
+            folder / MODEL,
+            config["register_as"],
+            metrics=found["metrics"],
+            tags={**_tags(config, doubts), "data_digest": data.digest},
+            example_shape=data.input_size,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Outcome(
+        run_id=run_id,
+        run_name=name,
+        tracking_uri=redact_text(uri),
+        registered_as=config["register_as"],
+        version=version,
+        metrics=found["metrics"],
+        cost=found["cost"],
+        ended=found["ended"],
+        doubts=doubts,
+        storage=f"{config['storage']}/{name}",
+    )
+
+
+def _deliver(config: Mapping[str, Any], run_id: str, pending: list[Any]) -> None:
+    """Send the metrics the tracking server has not confirmed; a server that is away is waited for."""
+    patience = 60 * config["tracking"]["patience_minutes"]
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+        journal = Journal(config["tracking"]["uri"], run_id, f"{folder}/spool", pending, system_seconds=None)
+        left = journal.flush(patience)
+        journal.close(0.0)
+    if left:
+        raise Failure(
+            f"tracking.uri={redact_text(config['tracking']['uri'])} was away for tracking.patience_minutes="
+            f"{patience / 60:g}: {left} metrics and the model are kept in the last checkpoint; the same command "
+            "delivers them when the server is back"
+        )
+
+
+def _tags(config: Mapping[str, Any], doubts: list[str]) -> dict[str, str]:
+    threat = config["threat"]
+    tags = {"recipe": config["recipe"], "threat": f"{threat['norm']} {threat['eps']:g}"}
+    if config["trust"]:
+        tags["trust"] = ", ".join(config["trust"])
+    if doubts:
+        tags["doubts"] = " | ".join(doubts)
+    return tags
+
+
+def _data_name(config: Mapping[str, Any]) -> str:
+    return str(config["data"]["source"]["_target_"]).split(".")[-1].lower()
+
+
+def _leave(path: str | None, outcome: Outcome) -> None:
+    """Write the outcome whole or not at all."""
+    if path:
+        partial = Path(f"{path}.partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
+        os.replace(partial, path)
+
+
+def _say(outcome: Outcome, console: Console) -> None:
+    m, c = outcome.metrics, outcome.cost
+    console.print(
+        f"{outcome.run_name}: {outcome.ended}; on {m['test_examples']:.0f} test images clean accuracy "
+        f"{m['clean_accuracy']:.3f}, robust accuracy {m['robust_accuracy']:.3f}, mean L1 input gradient "
+        f"{m['gradient_l1']:.2f}; {c['standard_steps']:,.0f} standard steps in {c['train_seconds']:.0f} s"
+    )
+    if outcome.version is not None:
+        console.print(f"registered: models:/{outcome.registered_as}/{outcome.version}")

@@ -1,0 +1,76 @@
+"""Combinations that cannot work, refused when the config is read; those that seldom do, warned of."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from pipelines.errors import Misuse
+
+STRATEGIES = ("ddp",)
+
+
+def numbers(config: Mapping[str, Any]) -> None:
+    """Refuse settings out of range, before anything is built."""
+    for name in ("epochs", "workers", "accumulate", "batch_size"):
+        if config[name] < 1:
+            raise Misuse(f"{name}={config[name]} must be at least 1")
+    share = config["workers"] * config["accumulate"]
+    if config["batch_size"] % share:
+        raise Misuse(
+            f"batch_size={config['batch_size']} cannot be divided among workers={config['workers']} x "
+            f"accumulate={config['accumulate']}; use a multiple of {share}"
+        )
+    _one_of("device", config["device"], ("auto", "cpu", "cuda"))
+    _one_of("precision", config["precision"], ("float32", "bfloat16"))
+    _one_of("alarm.policy", config["alarm"]["policy"], ("off", "warn", "stop"))
+    if config["ema"] is not None and not 0 < config["ema"] < 1:
+        raise Misuse(f"ema={config['ema']:g} must be in (0, 1), such as 0.9998; null switches it off")
+    if config["clip_norm"] is not None and config["clip_norm"] <= 0:
+        raise Misuse(f"clip_norm={config['clip_norm']:g} must be above 0; null switches it off")
+    if config["schedule"]["warmup_epochs"] >= config["epochs"] and config["schedule"]["warmup_epochs"] > 0:
+        raise Misuse(
+            f"schedule.warmup_epochs={config['schedule']['warmup_epochs']:g} leaves nothing of epochs={config['epochs']}"
+        )
+    if config["optimizer"].get("lr", 1) <= 0:
+        raise Misuse(f"optimizer.lr={config['optimizer']['lr']:g} must be above 0")
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise Misuse(f"{name}={value} is unknown; choose one of {', '.join(known)}")
+
+
+def parallel(config: Mapping[str, Any], second_order: bool) -> None:
+    """Refuse what gives wrong gradients through an input gradient (and what is not offered at all)."""
+    strategy, static = config["parallel"]["strategy"], config["parallel"]["static_graph"]
+    if second_order and strategy.startswith("fsdp"):
+        raise Misuse(
+            f"parallel.strategy={strategy}: FSDP has no double backward, which a gradient penalty needs; use ddp"
+        )
+    _one_of("parallel.strategy", strategy, STRATEGIES)
+    if second_order and static:
+        raise Misuse(
+            "parallel.static_graph=true: DDP then silently skips the all-reduce of a gradient penalty; "
+            "set parallel.static_graph=false"
+        )
+
+
+def doubts(model: nn.Module, objective: Any, soft_targets: bool) -> Iterator[str]:
+    """What will run but is known to disappoint."""
+    from trainers.models import kink_sites
+
+    if not objective.second_order:
+        return
+    kinks = kink_sites(model)
+    if kinks:
+        yield (
+            f"a gradient penalty on a network with ReLU-like activations ({len(kinks)} sites, first {kinks[0]}): "
+            "their second derivative is zero almost everywhere and the penalty hardly trains; "
+            "use model.activation=gelu or silu"
+        )
+    if not soft_targets and not getattr(objective, "smoothing", 0):
+        yield (
+            "a gradient penalty without mixup or label smoothing: the loss and its gradient vanish on the training "
+            "points and the penalty is met for free; set data.batches.mixing or objective.smoothing=0.1"
+        )

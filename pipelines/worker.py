@@ -1,0 +1,206 @@
+"""What each Ray worker does: build, continue from the last checkpoint, train, and leave a result."""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+
+from pipelines import build
+from pipelines.errors import Misuse
+from pipelines.storage import files
+from pipelines.tracking.journal import Journal
+from trainers import losses, models, optimizers, state
+from trainers.alarm import Alarm
+from trainers.distributed import agree, is_main, rank, world
+from trainers.evaluation.accuracy import CleanAccuracy, RobustAccuracy
+from trainers.evaluation.cost import standard_steps
+from trainers.evaluation.gradients import GradientNorms
+from trainers.interval import Diverged
+from trainers.loop import Fit, Report, fit
+from trainers.types import Objective
+
+STATE, RUN, MODEL = "state.safetensors", "run.json", "model"
+
+
+def worker(config: dict[str, Any]) -> dict[str, Any]:
+    """The outcome, or ``{"failed": message}`` for what another try cannot mend, so that Ray does not try again."""
+    try:
+        return Run(config).train()
+    except (Misuse, Diverged, state.StateError, ValueError) as error:
+        return {"failed": str(error)}
+
+
+def network(config: Mapping[str, Any], data: Any, second_order: bool) -> Any:
+    """The network of a config, for the classes and images of ``data``."""
+    model = config["model"]
+    activation = model["activation"] and {"name": model["activation"], **model["activation_parameters"]}
+    return models.create(
+        model["name"],
+        len(data.classes),
+        data.input_size,
+        activation=activation,
+        mean=data.mean,
+        std=data.std,
+        weights=model["weights"],
+        stem=model["stem"],
+        second_order=second_order,
+        seed=config["seed"],
+        arguments=model["arguments"],
+        files=files(model["weights"]) if model["weights"] else None,
+    )
+
+
+def settings(config: Mapping[str, Any]) -> Fit:
+    """The loop's settings, as the config has them."""
+    schedule = config["schedule"]
+    return Fit(
+        epochs=config["epochs"],
+        schedule=optimizers.Cosine(lr=config["optimizer"]["lr"], **schedule),
+        seed=config["seed"],
+        accumulate=config["accumulate"],
+        clip_norm=config["clip_norm"],
+        bf16=config["precision"] == "bfloat16",
+        channels_last=config["channels_last"],
+        compile=config["compile"],
+        report_steps=config["report"]["steps"] or None,
+        report_seconds=None if config["report"]["steps"] else config["report"]["seconds"] or None,
+        each_step=config["report"]["each_step"],
+        alarm=Alarm(config["alarm"]["policy"], config["alarm"]["share"]),
+    )
+
+
+class Run:
+    """One worker's part of a training: what it builds, and what it does with each report."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.device = ray.train.torch.get_device()
+        torch.set_num_threads(config["threads"])
+        self.data = build.data(config, files(config["data"].get("path") or "."))
+        self.objective: Objective = build.objective(config)
+        model = network(config, self.data, self.objective.second_order).to(self.device)
+        optimizer = optimizers.build(model, build.optimizer(config), config["optimizer"].get("weight_decay", 0.0))
+        self.state = state.State.create(model, optimizer, config["ema"], config["digest"])
+        self.seconds, self.images, self.saved_at = 0.0, 0, time.monotonic()
+        self.board = config["board"]
+        pending = self._restore()
+        self.journal = Journal(config["tracking"]["uri"], config["run_id"], config["spool"], pending) if is_main() else None
+
+    def train(self) -> dict[str, Any]:
+        """Five hops from the command: this loop, ``fit``, the step, the objective, its loss."""
+        attack = build.attack(self.config, "alarm")
+        held_out = self.config["alarm"]["examples"]
+
+        def probe(model: torch.nn.Module) -> float:
+            batches = self.data.held_out("validation", rank(), world(), self.device, held_out)
+            return dict(RobustAccuracy(attack)(model, batches))["robust_accuracy"]
+
+        for report in fit(self.state, self.objective, self.data, settings(self.config), probe):
+            self._log(report)
+            if report.kind == "epoch" or self._save_now():
+                self._save(report)
+        return self._finish(report)
+
+    def _log(self, report: Report) -> None:
+        self.seconds += report.seconds
+        if self.journal is None or report.kind == "end":
+            return
+        for i, step in enumerate(range(report.step - _length(report.each_step) + 1, report.step + 1)):
+            if report.each_step:
+                self.journal.log(step, {name: values[i] for name, values in report.each_step.items()})
+        extra = {name: value for name, value in report.metrics.items() if name not in report.each_step}
+        rate = (report.images - self.images) / report.seconds if report.seconds else 0.0
+        self.images = report.images
+        self.journal.log(report.step, {**extra, "epoch": report.epoch, "images_per_second": rate})
+        self.board.post.remote({"epoch": report.epoch, "epochs": self.config["epochs"], "metrics": report.metrics})
+        if report.metrics.get("catastrophic_overfitting"):
+            self.board.notice.remote(
+                f"catastrophic overfitting: PGD accuracy on held-out images is "
+                f"{report.metrics['probe_robust_accuracy']:.3f} after epoch {report.epoch:.0f}"
+            )
+
+    def _save_now(self) -> bool:
+        """Whether a checkpoint is due inside an epoch; every rank comes to the same answer."""
+        due = time.monotonic() - self.saved_at > 60 * self.config["checkpoint"]["minutes"]
+        return ray.train.get_preemption_info() is not None or agree(float(due)) > 0
+
+    def _save(self, report: Report, model: bool = False, outcome: dict[str, Any] | None = None) -> None:
+        """Give Ray a checkpoint: the state, the metrics the tracking server has not confirmed, and the model at the end."""
+        self.saved_at = time.monotonic()
+        metrics = {**report.metrics, "epoch": report.epoch, "step": report.step}
+        if self.journal is None:
+            ray.train.report(metrics)
+            return
+        folder = Path(tempfile.mkdtemp(prefix="holdfast-"))
+        try:
+            state.save(self.state, folder / STATE)
+            if model:
+                models.save(self.state.network, folder / MODEL)
+            about = {"pending": self.journal.pending(), "seconds": self.seconds, "outcome": outcome}
+            (folder / RUN).write_text(json.dumps(about))
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _restore(self) -> list[Any]:
+        """Continue from the newest checkpoint, if there is one; the metrics that were still on their way."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return []
+        with checkpoint.as_directory() as folder:
+            state.load(self.state, Path(folder) / STATE)
+            about = json.loads((Path(folder) / RUN).read_text())
+        self.seconds = about["seconds"]
+        self.images = self.state.step * self.data.batch_size
+        if is_main():
+            self.board.notice.remote(f"continuing from step {self.state.step}, epoch {self.state.epoch}")
+        return list(about["pending"])
+
+    def _finish(self, report: Report) -> dict[str, Any]:
+        """Evaluate what is shipped (the averaged weights, if there are any) on the test split, and save it all."""
+        outcome = {
+            "metrics": self._evaluate(),
+            "cost": self._cost(),
+            "ended": report.reason,
+            "steps": report.step,
+            "skipped": dict(self.data.skipped),
+        }
+        if self.journal is not None:
+            self.journal.log(report.step, outcome["metrics"])
+            self.journal.flush(5.0)
+        self._save(report, model=True, outcome=outcome)
+        if self.journal is not None:
+            self.journal.close(0.0)
+        return outcome
+
+    def _evaluate(self) -> dict[str, float]:
+        limit = self.config["evaluation"]["examples"]
+        attack = build.attack(self.config, "evaluation")
+        self.board.post.remote({"epoch": self.config["epochs"], "epochs": self.config["epochs"], "metrics": {}})
+        found: dict[str, float] = {"test_examples": float(min(limit or 2**62, self.data.size("test")))}
+        for evaluate in (CleanAccuracy(), RobustAccuracy(attack), GradientNorms()):
+            batches = self.data.held_out("test", rank(), world(), self.device, limit)
+            found.update(evaluate(self.state.network.eval(), batches))
+        return found
+
+    def _cost(self) -> dict[str, Any]:
+        batch = next(iter(self.data.held_out("test", device=self.device, limit=2)))
+        each = standard_steps(self.objective, self.state.model, batch.x, losses.hard(batch.y))
+        return {
+            "standard_steps_a_step": each,
+            "standard_steps": each * self.state.step,
+            "train_seconds": self.seconds,
+            "images_per_second": self.state.step * self.data.batch_size / max(self.seconds, 1e-9),
+            "workers": world(),
+            "device": str(self.device.type),
+        }
+
+
+def _length(each_step: Mapping[str, tuple[float, ...]]) -> int:
+    return len(next(iter(each_step.values()))) if each_step else 0
