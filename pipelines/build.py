@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from pipelines.errors import Misuse
@@ -95,15 +95,26 @@ def check(node: Any, where: str, trust: Sequence[str] = ()) -> None:
 
 
 def build(node: Mapping[str, Any], where: str, trust: Sequence[str] = (), **extra: Any) -> Any:
-    """The object a node describes; ``extra`` adds what a config cannot hold.  A wrong value is ``Misuse``."""
+    """The object a node describes, its parts first; ``extra`` adds what a config cannot hold.
+
+    Not ``hydra.utils.instantiate``: that turns dataclasses handed to it into dicts.  Errors: ``Misuse``.
+    """
     check(node, where, trust)
+    return _built(node, where, trust, extra)
+
+
+def _built(node: Any, where: str, trust: Sequence[str], extra: Mapping[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_built(value, f"{where}[{i}]", trust, {}) for i, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    parts = {key: _built(value, f"{where}.{key}", trust, {}) for key, value in node.items() if key != "_target_"}
+    if "_target_" not in node:
+        return parts
     try:
-        return instantiate(dict(node), **extra, _convert_="all")
-    except Exception as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, (ValueError, TypeError, FileNotFoundError)):
-            raise Misuse(str(cause)) from error
-        raise
+        return target(node, where, trust)(**{**parts, **extra})
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise Misuse(str(error)) from error
 
 
 def objective(config: Mapping[str, Any]) -> Any:
@@ -122,17 +133,12 @@ def attack(config: Mapping[str, Any], where: str) -> Any:
 
 def data(config: Mapping[str, Any], files: Any) -> Any:
     """The data.  Its ``path`` key is there for its source to refer to; ``files`` opens what the source reads."""
-    node = {key: value for key, value in config["data"].items() if key != "path"}
-    check(node, "data", config["trust"])
-    source = dict(node["source"])
-    extra = {"files": files} if "files" in parameters(target(source, "data.source", config["trust"])) else {}
-    node["source"] = build(source, "data.source", config["trust"], **extra)
-    made = target(node, "data", config["trust"])
-    node.pop("_target_")
-    try:
-        return made(**node)
-    except (ValueError, FileNotFoundError) as error:
-        raise Misuse(str(error)) from error
+    node = {key: value for key, value in config["data"].items() if key not in ("path", "source")}
+    source = config["data"]["source"]
+    trust = config["trust"]
+    extra = {"files": files} if "files" in parameters(target(source, "data.source", trust)) else {}
+    check(node, "data", trust)
+    return _built(node, "data", trust, {"source": build(source, "data.source", trust, **extra)})
 
 
 def optimizer(config: Mapping[str, Any]) -> Any:

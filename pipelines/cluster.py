@@ -51,7 +51,6 @@ def placement(config: Mapping[str, Any]) -> tuple[bool, dict[str, float]]:
     import ray
     from ray._private.state import state
 
-    state._check_connected()
     limit = state.get_max_resources_from_cluster_config() or {}
     held = ray.cluster_resources()
     most = {kind: max(held.get(kind, 0), limit.get(kind, 0)) for kind in ("CPU", "GPU")}

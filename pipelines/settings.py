@@ -10,7 +10,7 @@ from omegaconf import MISSING
 class Model:
     name: str = MISSING
     activation: str | None = None
-    activation_parameters: dict[str, float] = field(default_factory=dict)
+    activation_parameters: dict[str, Any] = field(default_factory=dict)
     stem: str = "auto"
     weights: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)

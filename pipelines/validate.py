@@ -30,7 +30,8 @@ def numbers(config: Mapping[str, Any]) -> None:
         raise Misuse(f"clip_norm={config['clip_norm']:g} must be above 0; null switches it off")
     if config["schedule"]["warmup_epochs"] >= config["epochs"] and config["schedule"]["warmup_epochs"] > 0:
         raise Misuse(
-            f"schedule.warmup_epochs={config['schedule']['warmup_epochs']:g} leaves nothing of epochs={config['epochs']}"
+            f"schedule.warmup_epochs={config['schedule']['warmup_epochs']:g} leaves nothing of "
+            f"epochs={config['epochs']}; shorten the warm-up or train longer"
         )
     if config["optimizer"].get("lr", 1) <= 0:
         raise Misuse(f"optimizer.lr={config['optimizer']['lr']:g} must be above 0")

@@ -52,7 +52,7 @@ def network(config: Mapping[str, Any], data: Any, second_order: bool) -> Any:
         second_order=second_order,
         seed=config["seed"],
         arguments=model["arguments"],
-        files=files(model["weights"]) if model["weights"] else None,
+        files=files(model["weights"]) if "://" in (model["weights"] or "") else None,
     )
 
 
