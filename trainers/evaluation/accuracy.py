@@ -78,5 +78,5 @@ def _share(correct: Tensor) -> float:
     """The mean over every example of every rank, however they are shared out."""
     right, n = distributed.total(torch.tensor([int(correct.sum()), len(correct)])).tolist()
     if n == 0:
-        raise ValueError("no examples to measure accuracy on: the split is empty; choose another or raise its size")
+        raise ValueError("no examples to measure accuracy on: the split is empty; choose another")
     return right / n
