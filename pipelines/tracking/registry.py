@@ -145,7 +145,11 @@ def _new_model(
         local = Path(folder) / "model"
         export.export(model, directory, example_shape, local)
         made = client.create_logged_model(
-            run.info.experiment_id, "model", source_run_id=run_id, tags={**labels, _RUN: run_id}, model_type="classifier"
+            run.info.experiment_id,
+            "model",
+            source_run_id=run_id,
+            tags={**labels, _RUN: run_id},
+            model_type="classifier",
         )
         try:
             described = Model.load(str(local))

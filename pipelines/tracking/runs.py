@@ -151,12 +151,18 @@ def _tags(key: str, tags: Mapping[str, Any] | None, dataset: Dataset | None, git
     return {parameters.fit_name(name): str(value) for name, value in every.items()} | {RUN_KEY: key}
 
 
-def _complete_params(client: "MlflowClient", run: "Run", wanted: Mapping[str, str]) -> None:
+def _complete_params(client: "MlflowClient", run: "Run", wanted: Mapping[str, str], attempts: int = 3) -> None:
     from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
 
     missing = [Param(name, value) for name, value in wanted.items() if name not in run.data.params]
-    for start in range(0, len(missing), 100):
-        client.log_batch(run.info.run_id, params=missing[start : start + 100])
+    try:
+        for start in range(0, len(missing), 100):
+            client.log_batch(run.info.run_id, params=missing[start : start + 100])
+    except MlflowException:  # a process that opened the run at the same moment wrote them first
+        if attempts == 1:
+            raise
+        _complete_params(client, client.get_run(run.info.run_id), wanted, attempts - 1)
 
 
 def _digests(run: "Run") -> set[str]:

@@ -1,7 +1,10 @@
 """Where the tracking server is, whether it answers, and one bounded request to it."""
 
+import contextlib
 import logging
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +54,23 @@ def client(uri: str) -> "MlflowClient":
     return MlflowClient(uri, registry_uri=uri)
 
 
+@contextlib.contextmanager
+def as_default(uri: str) -> Iterator[None]:
+    """``uri`` as MLflow's process-wide server inside: its SQL registry looks a model up there whatever its client's
+    own is (``SqlAlchemyStore.create_model_version``), and leaves ``MLFLOW_TRACKING_URI`` behind."""
+    import mlflow
+    from mlflow.tracking._tracking_service import utils
+
+    before, variable = utils._tracking_uri, os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(absolute(uri))
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+        if variable is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
+
+
 def call(uri: str, endpoint: str, body: dict[str, Any], method: str = "POST", timeout: float = 30.0) -> dict[str, Any]:
     """One request to a server over HTTP, with MLflow's own authentication and none of its retries (7 of up to 120 s).
 
@@ -72,6 +92,8 @@ def check(uri: str, within: float = ANSWER_WITHIN) -> None:
 
     A new SQLite database is made on the way, which takes some seconds.
     """
+    import mlflow.tracking  # noqa: F401  its seconds are not the server's
+
     uri = absolute(uri)
     problem: list[BaseException] = []
 
@@ -102,7 +124,10 @@ def _unreachable(uri: str, error: BaseException) -> Misuse:
     reason = redact_text(str(error).splitlines()[0] if str(error) else type(error).__name__)
     hint = "start it (`mlflow server`), correct the address, or use tracking.uri=sqlite:///runs/mlflow.db"
     if any(code in reason for code in ("401", "403", "Forbidden", "Unauthorized", "PERMISSION_DENIED")):
-        hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or _TOKEN), or add this host name to the server's --allowed-hosts"
+        hint = (
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN), or add this host "
+            "name to the server's --allowed-hosts"
+        )
     elif database(uri):
         hint = "give a writable place, or move a file that is not an MLflow database out of the way"
     return Misuse(f"tracking.uri={redact_text(uri)} does not answer ({_brief(reason)}); {hint}")

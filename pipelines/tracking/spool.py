@@ -4,8 +4,9 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipelines.tracking.points import Point
 
@@ -56,7 +57,7 @@ class Spool:
         return self._healthy
 
 
-def point(saved: object) -> Point:
+def point(saved: Sequence[Any]) -> Point:
     """A point back from its JSON list.  Errors: ``ValueError`` or ``TypeError`` for anything else."""
-    key, value, time, step = saved  # type: ignore[misc]
+    key, value, time, step = saved
     return Point(str(key), float(value), int(time), int(step))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pipelines.tracking import runs, server
 from pipelines.tracking.journal import Journal
 
@@ -123,7 +124,7 @@ WORKER = """
 
 @pytest.mark.parametrize("own_spool", [True, False], ids=["same_machine", "other_machine"])
 def test_a_killed_process_continues_from_its_checkpoint(mlflow_server, run_id, tmp_path, own_spool):
-    """Killed at step 150 with the server away since 100; the checkpoint is of step 120, with points 101 to 119 pending."""
+    """Killed at step 150 with the server away since 100: the checkpoint is of step 120, points 101 to 119 pending."""
     code = textwrap.dedent(WORKER) % (NAMES,)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SERVER": str(mlflow_server.process.pid)}
 

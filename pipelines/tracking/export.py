@@ -1,0 +1,84 @@
+"""A network as an MLflow model on disk: a pt2 graph of any batch size, and the files that rebuild the network."""
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FILES = ("model.json", "weights.safetensors")
+"""What ``trainers.models.save`` writes."""
+EXTRA = "extra_files"
+"""Where MLflow puts them in a model."""
+
+_PACKAGES = ("torch", "timm", "safetensors", "numpy")
+
+
+def export(model: "nn.Module", directory: Path, example_shape: Sequence[int], to: Path) -> None:
+    """Write ``model`` as an MLflow model in the new folder ``to``; ``model`` itself stays as it is.
+
+    The graph computes in float32 on the CPU, in eval mode, ``(N, *example_shape)`` to ``(N, K)`` for every N >= 1.
+    Attention is exported as plain matrix products, so that the graph can be differentiated twice.
+    """
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    from trainers.models.second_order import prepare
+
+    network = copy.deepcopy(model).cpu().float().eval().requires_grad_(True)
+    prepare(network)
+    # The exporter fixes a dimension of size 1 for ever, and -1 in the signature is what makes the batch's one free.
+    example = np.full((2, *example_shape), 0.5, dtype=np.float32)
+    with torch.no_grad():
+        classes = int(network(torch.from_numpy(example)).shape[1])
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, *example_shape), "pixels")]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, classes), "logits")]),
+    )
+    with quiet():
+        mlflow.pytorch.save_model(
+            network,
+            str(to),
+            signature=signature,
+            input_example=example,
+            serialization_format="pt2",
+            pip_requirements=requirements(),
+            extra_files=[str(directory / file) for file in FILES],
+        )
+
+
+def requirements() -> list[str]:
+    """What the graph and the files need, without a build suffix (+cpu, +cu128): package indexes have none."""
+    return [f"{package}=={version(package).split('+')[0]}" for package in _PACKAGES]
+
+
+def files_in(folder: Path) -> Path | None:
+    """The folder that holds ``FILES``: an MLflow model's extra files, or ``folder`` itself."""
+    places = (folder / EXTRA, folder)
+    return next((place for place in places if all((place / file).is_file() for file in FILES)), None)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's and MLflow's remarks about themselves; errors rise all the same."""
+    noisy = [logging.getLogger(name) for name in ("torch.export", "torch._dynamo", "torch.fx", "mlflow")]
+    levels = [logger.level for logger in noisy]
+    try:
+        for logger in noisy:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            for module in ("torch", "mlflow", "copyreg", "timm"):
+                warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+            yield
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)
