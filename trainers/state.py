@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import zlib
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 FORMAT = 1
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COUNTERS = ("step", "epoch", "step_in_epoch", "best_probe", "good_step", "good_epoch", "ended")
 
 
@@ -200,14 +202,18 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
         _sync(path.parent)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        remedy = "free some space there, or set another place to save to" if full else "check the path and its rights"
-        code = errno.ENOSPC if full else (getattr(error, "errno", None) or errno.EIO)
+        code = _errno(error)
+        remedy = "free some space there, or set another place to save to" if code in _FULL else "check path and rights"
         kept = "; the state saved there before is untouched" if path.exists() else ""
         raise OSError(
-            code, f"could not save the state ({needed:,} bytes needed) to {path}: {reason}; {remedy}{kept}"
+            code, f"could not save the state ({needed:,} bytes needed) to {path}: {os.strerror(code)}; {remedy}{kept}"
         ) from error
+
+
+def _errno(error: OSError | SafetensorError) -> int:
+    """safetensors tells the operating system's error in its text only."""
+    told = re.search(r"os error (\d+)", str(error))
+    return getattr(error, "errno", None) or (int(told[1]) if told else errno.EIO)
 
 
 def _sync(path: Path) -> None:
