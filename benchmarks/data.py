@@ -2,8 +2,9 @@
 
     python benchmarks/data.py --data PATH [--quick] [--json FILE] [--device cpu|cuda]
 
-``step_real_over_synthetic`` is the goal: time of a step fed by ``Resident`` (flip, shift, mixup, smoothing) over the time of
-the same step fed by a batch that is already there.  Steps alternate in short runs, so that a busy machine slows both.
+``step_real_over_synthetic`` has the goal: time of a step fed by ``Resident`` (flip, shift, mixup, smoothing) over
+the time of the same step fed by a batch that is already there.  They alternate in short runs, so that a busy machine
+slows both.
 """
 
 import itertools
@@ -124,7 +125,6 @@ def main() -> None:
     assert isinstance(resident, Resident)
     images = sum(map(resident.size, ("train", "validation", "test")))
     rows.add("resident_open_seconds", value=seconds, note=f"reads and decodes all {images} images")
-    drawn = [timed(lambda batches=endless(resident, device): next(batches))[0] for _ in range(3)]
     batches = endless(resident, device)
     drawn = [1000 * timed(lambda: next(batches))[0] for _ in range(200)]
     rows.add("resident_batch_milliseconds", drawn, note="flip, shift, mixup, smoothing; batch of 64")

@@ -11,8 +11,9 @@ MEGABYTE = 1 << 20
 
 
 class Files(Protocol):
-    """A tree of files by path (or URI).  ``list`` gives every file below ``prefix``, sorted; ``open`` a seekable
-    binary reader; ``size`` bytes.  It pickles, so that loader processes can open files of their own."""
+    """A tree of files by path (or URI).  ``list`` gives every file below ``prefix``, sorted, each beginning with
+    ``prefix`` as given; ``open`` a seekable binary reader; ``size`` bytes.  It pickles, so that loader processes
+    can open files of their own."""
 
     def list(self, prefix: str) -> list[str]: ...
     def open(self, path: str) -> BinaryIO: ...
@@ -27,9 +28,10 @@ class LocalFiles:
     def list(self, prefix: str) -> list[str]:
         root = Path(prefix)
         if root.is_file():
-            return [str(root)]
-        found = (p for p in root.rglob("*") if not any(part.startswith(".") for part in p.relative_to(root).parts))
-        return sorted(str(p) for p in found if p.is_file())
+            return [prefix]
+        names = (p.relative_to(root) for p in root.rglob("*") if p.is_file())
+        seen = (name for name in names if not any(part.startswith(".") for part in name.parts))
+        return sorted(f"{prefix.rstrip('/')}/{name.as_posix()}" for name in seen)
 
     def open(self, path: str) -> BinaryIO:
         return Path(path).open("rb")

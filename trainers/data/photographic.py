@@ -71,9 +71,7 @@ class Photographic:
                 normalize=False,
             )
         except (AssertionError, ValueError) as error:
-            raise ValueError(
-                f"data.transform.auto_augment={self.auto_augment!r} is no policy of timm: {error}"
-            ) from error
+            raise ValueError(f"data.transform.auto_augment={self.auto_augment!r} is no timm policy: {error}") from error
         _keep_a_bit(augmented)
         return _Seeded(augmented, RandomErasing(self.erasing, mode=self.erasing_mode, device="cpu"), mean, std)
 
