@@ -60,5 +60,5 @@ def test_accuracy_reads_the_largest_class_of_soft_targets():
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
 def test_smoothing_outside_its_range_is_refused(smoothing):
-    with pytest.raises(ValueError, match="objective.smoothing="):
+    with pytest.raises(ValueError, match=r"objective.smoothing="):
         losses.check_smoothing(smoothing)

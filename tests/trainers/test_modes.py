@@ -9,7 +9,7 @@ from torch import nn
 from trainers import losses, modes
 
 
-class Boom(Exception):
+class BoomError(Exception):
     pass
 
 
@@ -31,8 +31,8 @@ def test_mode_sets_every_module_and_restores_each(mixed, train, fails):
         with modes.mode(mixed, train):
             assert all(m.training == train for m in mixed.modules())
             if fails:
-                raise Boom
-    except Boom:
+                raise BoomError
+    except BoomError:
         pass
     assert [m.training for m in mixed.modules()] == before == [True, True, False, True, True]
 
@@ -43,8 +43,8 @@ def test_frozen_gives_back_what_was_live_and_only_that(mixed, fails):
         with modes.frozen(mixed):
             assert not any(p.requires_grad for p in mixed.parameters())
             if fails:
-                raise Boom
-    except Boom:
+                raise BoomError
+    except BoomError:
         pass
     assert [n for n, p in mixed.named_parameters() if not p.requires_grad] == ["0.weight"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainers import distributed, losses
-from trainers.modes import frozen, input_gradient, mode
+from trainers.modes import frozen, input_gradient, mode, outside_inference
 from trainers.types import Batch, Model
 
 
@@ -38,7 +38,7 @@ class GradientNorms:
         keys, norms = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 2, dtype=torch.float64)]
         with mode(model, train=False), frozen(model):
             for batch in batches:
-                loss = partial(losses.cross_entropy, y=batch.y)
+                loss = partial(losses.cross_entropy, y=outside_inference(batch.y))
                 gradient = input_gradient(model, batch.x, loss)[0].flatten(1).double()
                 norms.append(torch.stack([gradient.abs().sum(1), gradient.norm(dim=1)], 1).cpu())
                 keys.append(batch.keys.cpu())

@@ -1,0 +1,44 @@
+"""Wilson's interval against published values and its defining equation."""
+
+import math
+
+import pytest
+
+from trainers.evaluation.intervals import wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_published_values(successes, n, low, high):
+    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(("confidence", "z"), [(0.95, 1.959963985), (0.99, 2.575829304)])
+def test_the_ends_are_the_shares_that_a_score_test_just_accepts(confidence, z):
+    for p in wilson(37, 50, confidence):
+        assert abs(37 / 50 - p) == pytest.approx(z * math.sqrt(p * (1 - p) / 50), rel=1e-6)
+
+
+def test_it_stays_in_the_unit_interval_and_is_symmetric():
+    assert wilson(0, 7)[0] == 0
+    assert wilson(7, 7)[1] == 1
+    low, high = wilson(2, 7)
+    assert wilson(5, 7) == pytest.approx((1 - high, 1 - low))
+
+
+def test_five_thousand_examples_are_sure_to_one_and_a_half_points():
+    low, high = wilson(2500, 5000)
+    assert (high - low) / 2 == pytest.approx(0.01385, abs=1e-4)
+
+
+@pytest.mark.parametrize("call", [(0, 0), (-1, 5), (6, 5), (1, 5, 0.0), (1, 5, 95)])
+def test_what_is_no_share_is_refused(call):
+    with pytest.raises(ValueError, match=r"successes=|confidence="):
+        wilson(*call)
