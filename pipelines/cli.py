@@ -95,7 +95,7 @@ def _run(args: argparse.Namespace) -> None:
     from pipelines import build
     from pipelines.errors import Misuse
 
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     if args.verb not in VERBS:
         raise Misuse(f"{args.verb}: unknown verb{build.nearest(args.verb, list(VERBS))}")
     if args.verb == "recipes":

@@ -63,7 +63,7 @@ def _draw(handle: Any, title: str, console: Console, done: threading.Event) -> N
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(title, total=1, metrics="starting workers")
-        said, epoch = 0, -1
+        said, epoch = 0, 0
         while True:
             last = done.wait(0.5)
             try:

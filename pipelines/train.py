@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from pipelines import build, cluster, compose, progress, validate
-from pipelines.errors import Failure, Lost, Misuse
+from pipelines.errors import Failure, Lost, Misuse, Stopped
 from pipelines.storage import files, ray_filesystem
 from pipelines.redact import redact_text
 from pipelines.tracking import git, registry, runs, server
@@ -33,6 +33,7 @@ class Outcome:
     cost: dict[str, Any]
     ended: str
     doubts: list[str]
+    skipped: dict[str, int]
     storage: str
 
 
@@ -66,7 +67,7 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
         result = _fit(config, name, run_id, data.digest, use_gpu, resources, console)
         outcome = _conclude(config, name, run_id, result, data, doubts)
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         status = "KILLED"
         raise
     finally:
@@ -223,6 +224,7 @@ def _conclude(
         cost=found["cost"],
         ended=found["ended"],
         doubts=doubts,
+        skipped=found["skipped"],
         storage=f"{config['storage']}/{name}",
     )
 
@@ -272,5 +274,7 @@ def _say(outcome: Outcome, console: Console) -> None:
         f"{m['clean_accuracy']:.3f}, robust accuracy {m['robust_accuracy']:.3f}, mean L1 input gradient "
         f"{m['gradient_l1']:.2f}; {c['standard_steps']:,.0f} standard steps in {c['train_seconds']:.0f} s"
     )
+    if outcome.skipped:
+        console.print(f"[yellow]note[/] {len(outcome.skipped)} corrupt images were skipped: {', '.join(list(outcome.skipped)[:5])}")
     if outcome.version is not None:
         console.print(f"registered: models:/{outcome.registered_as}/{outcome.version}")

@@ -1,0 +1,123 @@
+"""From overrides to one plain config."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import build
+from pipelines.compose import INCIDENTAL, choices, compose, describe, digest, run_name
+from pipelines.errors import Misuse
+
+RECIPES = sorted(choices("recipe"))
+NAMED = (
+    "digits_standard",
+    "digits_gradnorm",
+    "digits_pgd",
+    "digits_sat",
+    "cifar10_gradnorm",
+    "cifar10_pgd",
+    "imagenet_swin_b_gradnorm",
+    "imagenet_r50_sat",
+)
+
+
+def filled(recipe: str, *overrides: str) -> dict:
+    return compose("train", [f"recipe={recipe}", "data.path=/data", "model.weights=null", *overrides])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_composes_to_targets_that_take_their_settings(recipe):
+    config = filled(recipe)
+    for part in ("threat", "objective", "optimizer", "alarm", "evaluation"):
+        node = {key: value for key, value in config[part].items() if part != "objective" or key != "threat"}
+        build.check(node, part)
+    build.check({key: value for key, value in config["data"].items() if key != "path"}, "data")
+    assert build.objective(config).mode in ("train", "eval")
+    assert run_name(config).startswith(f"{recipe}-")
+
+
+def test_the_names_others_script_against_exist():
+    assert set(NAMED) <= set(RECIPES)
+
+
+@pytest.mark.parametrize("group", ["recipe", "data", "model", "objective", "optimizer", "threat"])
+def test_every_choice_says_what_it_is(group):
+    assert choices(group)
+    for name, path in choices(group).items():
+        assert len(describe(path)) > 15, name
+
+
+def test_fractions_become_numbers():
+    assert filled("cifar10_pgd")["threat"]["eps"] == pytest.approx(8 / 255)
+    assert filled("cifar10_pgd", "threat.eps=4/255")["threat"]["eps"] == pytest.approx(4 / 255)
+
+
+def test_the_threat_judges_and_the_objectives_own_threat_trains():
+    config = filled("cifar10_pgd", "objective.threat.eps=2/255")
+    assert config["threat"]["eps"] == pytest.approx(8 / 255)
+    assert config["evaluation"]["attack"]["threat"]["eps"] == pytest.approx(8 / 255)
+    assert config["objective"]["attack"]["threat"]["eps"] == pytest.approx(2 / 255)
+    assert config["objective"]["attack"]["step_size"] == pytest.approx(2 / 255 * 2 / 3)
+    assert build.objective(config).attack.threat.eps == pytest.approx(2 / 255)
+
+
+def test_a_setting_of_a_target_need_not_be_listed_in_its_file():
+    assert filled("digits_pgd", "objective.attack.restarts=3")["objective"]["attack"]["restarts"] == 3
+
+
+def test_the_name_follows_what_is_computed_and_nothing_else():
+    config = filled("digits_gradnorm")
+    other = {"workers": 7, "storage": "elsewhere", "register_as": "x"}
+    assert set(other) <= set(INCIDENTAL)
+    assert run_name({**config, **other}) == run_name(config)
+    assert run_name(filled("digits_gradnorm", "objective.weight=2")) != run_name(config)
+    assert digest(filled("digits_gradnorm")) == digest(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], ("no recipe given", "digits_gradnorm")),
+        (["recipe=digits_gradnrom"], ("digits_gradnrom", "nearest: digits_gradnorm")),
+        (["recipe=digits_pgd", "objective=gradnrm"], ("objective=gradnrm", "nearest: gradnorm")),
+        (["recipe=digits_pgd", "epoch=3"], ("epoch", "nearest: epochs")),
+        (["recipe=digits_gradnorm", "objective.wieght=2"], ("objective.wieght", "nearest: weight")),
+        (["recipe=digits_pgd", "objective.attack.stesp=2"], ("objective.attack.stesp", "nearest: steps")),
+        (["recipe=digits_pgd", "epochs=many"], ("epochs", "many")),
+        (["recipe=cifar10_pgd"], ("data.path is not set", "data.path=VALUE")),
+        (["recipe=digits_pgd", "epochs"], ("epochs", "KEY=VALUE")),
+    ],
+)
+def test_misuse_names_setting_and_remedy(overrides, words):
+    with pytest.raises(Misuse) as error:
+        compose("train", overrides)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_paths_may_hold_what_the_override_grammar_keeps_for_itself():
+    path = "/data/a=b/{c},d [e]'f"
+    assert compose("train", ["recipe=cifar10_pgd", f"data.path={path}"])["data"]["path"] == path
+
+
+def test_a_users_own_folder_joins_the_search_path(tmp_path: Path):
+    (tmp_path / "recipe").mkdir()
+    text = "# @package _global_\n# Mine.\ndefaults:\n  - digits_pgd\n  - _self_\nepochs: 7\n"
+    (tmp_path / "recipe" / "mine.yaml").write_text(text)
+    assert compose("train", ["recipe=mine"], tmp_path)["epochs"] == 7
+    assert describe(choices("recipe", tmp_path)["mine"]) == "Mine."
+    with pytest.raises(Misuse, match="no such folder"):
+        compose("train", ["recipe=mine"], tmp_path / "absent")
+
+
+def test_a_target_from_elsewhere_needs_trust():
+    node = {"_target_": "fractions.Fraction"}
+    with pytest.raises(Misuse, match=r"trust=\[fractions\]"):
+        build.build(node, "objective")
+    assert build.build(node, "objective", trust=["fractions"]) == 0
+
+
+def test_a_target_within_a_target_is_looked_at_too():
+    node = {"_target_": "trainers.attacks.pgd.PGD", "threat": {"_target_": "os.system", "command": "true"}}
+    with pytest.raises(Misuse, match=r"attack.threat._target_=os.system"):
+        build.build(node, "attack")
