@@ -71,7 +71,7 @@ def as_default(uri: str) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
-def call(uri: str, endpoint: str, body: dict[str, Any], method: str = "POST", timeout: float = 30.0) -> dict[str, Any]:
+def call(uri: str, endpoint: str, body: dict[str, Any], method: str = "POST", timeout: Any = 30.0) -> dict[str, Any]:
     """One request to a server over HTTP, with MLflow's own authentication and none of its retries (7 of up to 120 s).
 
     Errors: ``mlflow.exceptions.MlflowException``; ``RestException`` if the server answered with an error.
@@ -88,9 +88,10 @@ def call(uri: str, endpoint: str, body: dict[str, Any], method: str = "POST", ti
 
 
 def check(uri: str, within: float = ANSWER_WITHIN) -> None:
-    """``Misuse`` unless the server (or database) at ``uri`` answers; over a network, within ``within`` seconds.
+    """``Misuse`` unless the server (or database) at ``uri`` answers.
 
-    A new SQLite database is made on the way, which takes some seconds.
+    A server must take the connection within ``within`` seconds, and answer within twice that: one just started opens
+    its database first.  A new SQLite database is made on the way, which takes some seconds.
     """
     import mlflow.tracking  # noqa: F401  its seconds are not the server's
 
@@ -100,7 +101,7 @@ def check(uri: str, within: float = ANSWER_WITHIN) -> None:
     def ask() -> None:
         try:
             if is_http(uri):
-                call(uri, "experiments/search", {"max_results": 1}, timeout=max(within - 1, 0.5))
+                call(uri, "experiments/search", {"max_results": 1}, timeout=(within, 2 * within))
             else:
                 client(uri).search_experiments(max_results=1)
         except BaseException as error:
@@ -111,9 +112,9 @@ def check(uri: str, within: float = ANSWER_WITHIN) -> None:
     else:
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
-        thread.join(within)
+        thread.join(3 * within)
         if thread.is_alive():
-            problem.append(TimeoutError(f"no answer within {within:g} s"))
+            problem.append(TimeoutError(f"no answer within {3 * within:g} s"))
     if problem:
         raise _unreachable(uri, problem[0]) from None
 
