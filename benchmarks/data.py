@@ -115,7 +115,7 @@ def main() -> None:
         print(f"skipped: no data at {arguments.data}; give --data FOLDER with CIFAR-10 in parquet layout")
         return
     device = torch.device(arguments.device)
-    rounds, steps = (8, 2) if arguments.quick else (20, 5)
+    rounds, steps = (6, 2) if arguments.quick else (20, 5)
     if device.type == "cuda":
         rounds, steps = rounds * 2, steps * 40
     rows = Rows("data: what feeding real images costs (cifar10-jpeg, resnet18 at 32 px, batch 64)")

@@ -83,6 +83,7 @@ class Ranges:
     def read(self, path: str, offset: int, size: int) -> bytes:
         """``size`` bytes of ``path`` from ``offset``; fewer when the file ends before."""
         if self._pid != os.getpid():
+            self._inherited = self._handles
             self._forget()
         first, last = offset // MEGABYTE, (offset + size - 1) // MEGABYTE
         with self._lock:
@@ -110,6 +111,10 @@ class Ranges:
         return self._handles[path]
 
     def close(self) -> None:
-        for handle in self._handles.values():
-            handle.close()
+        """Closes this process's handles; a forked copy leaves its parent's (and their sockets) alone."""
+        if self._pid == os.getpid():
+            for handle in self._handles.values():
+                handle.close()
         self._forget()
+
+    __del__ = close

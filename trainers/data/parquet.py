@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from PIL import Image
@@ -134,20 +134,27 @@ class ParquetExamples:
 
         self._mine()
         if number not in self._open:
-            self._open[number] = pq.ParquetFile(self._source.files.open(self._shards[number]))
-        return self._open[number]
+            handle = self._source.files.open(self._shards[number])
+            self._open[number] = (pq.ParquetFile(handle), handle)
+        return self._open[number][0]
 
     def _mine(self) -> None:
         if self._pid != os.getpid():
+            self._inherited = self._open  # the parent's: closing them here could close its sockets
             self._forget()
 
     def _forget(self) -> None:
         self._pid, self._lock = os.getpid(), threading.Lock()
-        self._open: dict[int, Any] = {}
+        self._open: dict[int, tuple[Any, BinaryIO]] = {}
         self._kept: OrderedDict[int, Any] = OrderedDict()
 
+    def __del__(self) -> None:
+        if self._pid == os.getpid():
+            for _, handle in self._open.values():
+                handle.close()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_open", "_kept", "_lock")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_open", "_kept", "_lock", "_inherited")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
