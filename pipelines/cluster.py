@@ -21,8 +21,7 @@ def connect(debug: bool = False) -> bool:
 
     Errors: ``Misuse`` for an address where no cluster answers.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    quiet()
     import ray
 
     if ray.is_initialized():
@@ -44,6 +43,12 @@ def connect(debug: bool = False) -> bool:
             "unset it to start Ray on this machine, or run `ray status` to see what is there"
         ) from error
     return address is None
+
+
+def quiet() -> None:
+    """What Ray must find in its environment, here and in its workers."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def placement(config: Mapping[str, Any]) -> tuple[bool, dict[str, float]]:

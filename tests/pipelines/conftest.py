@@ -94,3 +94,18 @@ def start_server(tracking_template: Path, tmp_path_factory: pytest.TempPathFacto
 def mlflow_server(start_server: Callable[[], Server]) -> Server:
     """The server that the session's tests share: leave it running."""
     return start_server()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local Ray for all tests that train; two processors, whatever the machine has."""
+    os.environ.update(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.1", RAY_AUTH_MODE="disabled")
+    os.environ.pop("RAY_ADDRESS", None)
+    import ray
+
+    from pipelines import cluster
+
+    cluster.quiet()
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
