@@ -23,7 +23,18 @@ CONFIGS = Path(__file__).parent / "configs"
 ConfigStore.instance().store(name="schema_train", node=settings.Train)
 
 # Settings that say where and how a run is watched, not what it computes: they leave its name alone.
-INCIDENTAL = ("name", "json", "tracking", "storage", "register_as", "report", "checkpoint", "workers", "device", "parallel")
+INCIDENTAL = (
+    "name",
+    "json",
+    "tracking",
+    "storage",
+    "register_as",
+    "report",
+    "checkpoint",
+    "workers",
+    "device",
+    "parallel",
+)
 
 
 def folders(recipes: Path | None) -> list[Path]:
@@ -147,7 +158,7 @@ def _names(node: Any) -> list[str]:
 
 def _missing(node: DictConfig, prefix: str = "") -> Iterator[str]:
     """Settings still ``???``; interpolations are followed by the settings they point to."""
-    for key in node:
+    for key in map(str, node):
         child = node._get_node(key)
         if child._is_missing():  # type: ignore[union-attr]
             yield f"{prefix}{key}"

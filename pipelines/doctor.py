@@ -12,7 +12,18 @@ from rich.table import Table
 
 from pipelines.errors import Failure, Misuse
 
-PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow", "hydra-core", "boto3", "scikit-learn", "pyarrow", "webdataset")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "mlflow",
+    "hydra-core",
+    "boto3",
+    "scikit-learn",
+    "pyarrow",
+    "webdataset",
+)
 GIB = 2**30
 
 Finding = tuple[str, bool | None, str]

@@ -58,7 +58,11 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
         name=name,
         params={key: config[key] for key in config if key not in ("json", "tracking")},
         tags=_tags(config, doubts),
-        dataset={"name": _data_name(config), "digest": data.digest, "source": str(config["data"].get("path") or "embedded")},
+        dataset={
+            "name": _data_name(config),
+            "digest": data.digest,
+            "source": str(config["data"].get("path") or "embedded"),
+        },
         git=git.state(),
     )
     console.print(f"{name}: run {run_id} in {redact_text(config['tracking']['uri'])}")
@@ -111,6 +115,8 @@ def checked(config: Mapping[str, Any]) -> tuple[Any, Any, list[str]]:
     build.attack(config, "alarm")
     build.attack(config, "evaluation")
     build.check(config["optimizer"], "optimizer", config["trust"])
+    if config["register_as"]:
+        registry.check_name(config["register_as"])
     try:
         settings(config)
         data = build.data(config, files(config["data"].get("path") or "."))
@@ -145,18 +151,16 @@ def _fit(
     filesystem, path = ray_filesystem(config["storage"])
     board = progress.board()
     trainer = TorchTrainer(
-        worker,
+        worker,  # type: ignore[arg-type]  # Ray's stub knows no return value, Result.return_value does
         train_loop_config={
             **config,
             "run_id": run_id,
             "digest": f"{compose.digest(config)}-{data_digest}",
             "board": board,
             "threads": max(1, math.floor(resources["CPU"])),
-            "spool": str(Path(tempfile.gettempdir()) / f"holdfast-{run_id}.spool"),
+            "spool": str(Path(tempfile.gettempdir()) / "holdfast"),
         },
-        scaling_config=ScalingConfig(
-            num_workers=config["workers"], use_gpu=use_gpu, resources_per_worker=resources
-        ),
+        scaling_config=ScalingConfig(num_workers=config["workers"], use_gpu=use_gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name=name,
             storage_path=path,
@@ -167,11 +171,13 @@ def _fit(
     )
     try:
         with progress.display(board, name, console):
-            result = trainer.fit()
+            result: Any = trainer.fit()
     except TrainingFailedError as error:
         raise Failure(_reason(error, config)) from error
     except (ray.exceptions.RaySystemError, ConnectionError) as error:
-        raise Lost(f"the Ray cluster went away ({error}); the same command continues from the last checkpoint") from error
+        raise Lost(
+            f"the Ray cluster went away ({error}); the same command continues from the last checkpoint"
+        ) from error
     if "failed" in result.return_value:
         raise Failure(result.return_value["failed"])
     return result
@@ -188,9 +194,7 @@ def _reason(error: Any, config: Mapping[str, Any]) -> str:
     )
 
 
-def _conclude(
-    config: Mapping[str, Any], name: str, run_id: str, result: Any, data: Any, doubts: list[str]
-) -> Outcome:
+def _conclude(config: Mapping[str, Any], name: str, run_id: str, result: Any, data: Any, doubts: list[str]) -> Outcome:
     """Bring home what the workers left: late metrics to the tracking server, the model to the registry."""
     from pipelines.worker import MODEL, RUN
     from trainers import models
@@ -233,7 +237,7 @@ def _deliver(config: Mapping[str, Any], run_id: str, pending: list[Any]) -> None
     """Send the metrics the tracking server has not confirmed; a server that is away is waited for."""
     patience = 60 * config["tracking"]["patience_minutes"]
     with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
-        journal = Journal(config["tracking"]["uri"], run_id, f"{folder}/spool", pending, system_seconds=None)
+        journal = Journal(config["tracking"]["uri"], run_id, folder, pending, system_seconds=None)
         left = journal.flush(patience)
         journal.close(0.0)
     if left:
@@ -275,6 +279,8 @@ def _say(outcome: Outcome, console: Console) -> None:
         f"{m['gradient_l1']:.2f}; {c['standard_steps']:,.0f} standard steps in {c['train_seconds']:.0f} s"
     )
     if outcome.skipped:
-        console.print(f"[yellow]note[/] {len(outcome.skipped)} corrupt images were skipped: {', '.join(list(outcome.skipped)[:5])}")
+        console.print(
+            f"[yellow]note[/] {len(outcome.skipped)} corrupt images were skipped: {', '.join(list(outcome.skipped)[:5])}"
+        )
     if outcome.version is not None:
         console.print(f"registered: models:/{outcome.registered_as}/{outcome.version}")

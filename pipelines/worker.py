@@ -10,6 +10,7 @@ from typing import Any
 
 import ray.train
 import torch
+from ray.train.torch import get_device
 
 from pipelines import build
 from pipelines.errors import Misuse
@@ -80,7 +81,7 @@ class Run:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
-        self.device = ray.train.torch.get_device()
+        self.device = get_device()
         torch.set_num_threads(config["threads"])
         self.data = build.data(config, files(config["data"].get("path") or "."))
         self.objective: Objective = build.objective(config)
@@ -90,7 +91,9 @@ class Run:
         self.seconds, self.images, self.saved_at = 0.0, 0, time.monotonic()
         self.board = config["board"]
         pending = self._restore()
-        self.journal = Journal(config["tracking"]["uri"], config["run_id"], config["spool"], pending) if is_main() else None
+        self.journal = (
+            Journal(config["tracking"]["uri"], config["run_id"], config["spool"], pending) if is_main() else None
+        )
 
     def train(self) -> dict[str, Any]:
         """Five hops from the command: this loop, ``fit``, the step, the objective, its loss."""
@@ -164,15 +167,16 @@ class Run:
 
     def _finish(self, report: Report) -> dict[str, Any]:
         """Evaluate what is shipped (the averaged weights, if there are any) on the test split, and save it all."""
+        metrics = self._evaluate()
         outcome = {
-            "metrics": self._evaluate(),
+            "metrics": metrics,
             "cost": self._cost(),
             "ended": report.reason,
             "steps": report.step,
             "skipped": dict(self.data.skipped),
         }
         if self.journal is not None:
-            self.journal.log(report.step, outcome["metrics"])
+            self.journal.log(report.step, metrics)
             self.journal.flush(5.0)
         self._save(report, model=True, outcome=outcome)
         if self.journal is not None:

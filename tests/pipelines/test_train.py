@@ -119,5 +119,7 @@ def test_more_workers_than_the_cluster_can_hold_are_refused(tmp_path, tracking_u
 
 def test_a_checkpoint_of_another_config_is_refused(tmp_path, tracking_uri, capsys):
     train(tmp_path, tracking_uri, "recipe=digits_standard", "name=mine")
-    train(tmp_path, tracking_uri, "recipe=digits_standard", "name=mine", "seed=1", "tracking.experiment=b", code=FAILURE)
+    train(
+        tmp_path, tracking_uri, "recipe=digits_standard", "name=mine", "seed=1", "tracking.experiment=b", code=FAILURE
+    )
     assert "another config" in capsys.readouterr().err
