@@ -14,8 +14,8 @@ from rich.console import Console
 
 from pipelines import build, cluster, compose, progress, validate
 from pipelines.errors import Failure, Lost, Misuse, Stopped
-from pipelines.storage import files, ray_filesystem
 from pipelines.redact import redact_text
+from pipelines.storage import files, ray_filesystem
 from pipelines.tracking import git, registry, runs, server
 from pipelines.tracking.journal import Journal
 
@@ -44,7 +44,7 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
     """
     config = located(config)
     name = compose.run_name(config)
-    data, objective, doubts = checked(config)
+    data, doubts = checked(config)
     runs.check(config["tracking"]["uri"])
     cluster.connect(debug)
     use_gpu, resources = cluster.placement(config)
@@ -104,8 +104,8 @@ def _replaced(node: Any, old: str, new: str) -> Any:
     return new if node == old else node
 
 
-def checked(config: Mapping[str, Any]) -> tuple[Any, Any, list[str]]:
-    """``(data, objective, doubts)`` after everything that can be refused without a worker was looked at."""
+def checked(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """``(data, doubts)`` after everything that can be refused without a worker was looked at."""
     from pipelines.worker import network, settings
 
     validate.numbers(config)
@@ -129,7 +129,7 @@ def checked(config: Mapping[str, Any]) -> tuple[Any, Any, list[str]]:
         model = network(config, data, objective.second_order)
     except (ValueError, FileNotFoundError) as error:
         raise Misuse(str(error)) from error
-    return data, objective, list(validate.doubts(model, objective, data.soft_targets))
+    return data, list(validate.doubts(model, objective, data.soft_targets))
 
 
 def _fit(
@@ -279,8 +279,7 @@ def _say(outcome: Outcome, console: Console) -> None:
         f"{m['gradient_l1']:.2f}; {c['standard_steps']:,.0f} standard steps in {c['train_seconds']:.0f} s"
     )
     if outcome.skipped:
-        console.print(
-            f"[yellow]note[/] {len(outcome.skipped)} corrupt images were skipped: {', '.join(list(outcome.skipped)[:5])}"
-        )
+        some = ", ".join(list(outcome.skipped)[:5])
+        console.print(f"[yellow]note[/] {len(outcome.skipped)} corrupt images were skipped: {some}")
     if outcome.version is not None:
         console.print(f"registered: models:/{outcome.registered_as}/{outcome.version}")

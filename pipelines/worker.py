@@ -134,7 +134,7 @@ class Run:
         return ray.train.get_preemption_info() is not None or agree(float(due)) > 0
 
     def _save(self, report: Report, model: bool = False, outcome: dict[str, Any] | None = None) -> None:
-        """Give Ray a checkpoint: the state, the metrics the tracking server has not confirmed, and the model at the end."""
+        """Give Ray a checkpoint: the state, the metrics not confirmed by the tracking server, the model at the end."""
         self.saved_at = time.monotonic()
         metrics = {**report.metrics, "epoch": report.epoch, "step": report.step}
         if self.journal is None:

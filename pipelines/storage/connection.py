@@ -37,7 +37,7 @@ _SAME = {
 }
 
 
-class MissingObject(Failure, FileNotFoundError):  # noqa: N818  named as pipelines/errors.py does
+class MissingObject(Failure, FileNotFoundError):
     """No such object, or no such bucket."""
 
 

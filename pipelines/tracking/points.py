@@ -16,7 +16,7 @@ class Point(NamedTuple):
     step: int
 
 
-class Rejected(Exception):  # noqa: N818  an answer, like the others in pipelines/errors.py
+class Rejected(Exception):
     """The store answered, and will never take these points."""
 
 
