@@ -79,7 +79,7 @@ class Linf:
 
     def ascent(self, gradient: Tensor) -> Tensor:
         """``sign(g)``: the unit step of steepest ascent, zero where the gradient is zero or not a number."""
-        return gradient.sign().nan_to_num(0)
+        return gradient.sign()
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The nearest point of ball and cube (exact: both are boxes)."""
