@@ -22,7 +22,6 @@ PACKAGES = (
     "boto3",
     "scikit-learn",
     "pyarrow",
-    "webdataset",
 )
 GIB = 2**30
 

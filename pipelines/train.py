@@ -120,6 +120,7 @@ def checked(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
     try:
         settings(config)
         data = build.data(config, files(config["data"].get("path") or "."))
+        data.check(config["workers"])
         threat.check(data.input_size)
         if config["alarm"]["policy"] != "off" and not data.size("validation"):
             raise Misuse(

@@ -1,0 +1,133 @@
+"""What the platform costs: Ray and MLflow around an epoch, before the first step, and at every logged step.
+
+``epoch_ray_mlflow_over_bare``: wall time of one epoch of ``holdfast train`` (Ray Train worker, every step's five
+metrics to MLflow on SQLite, a checkpoint at its end left out) over the same steps of the bare loop in one process.
+``seconds_to_first_step``: from the start of the command to the first step's metrics, tracking database there.
+``milliseconds_per_logged_step``: see ``tracking_overhead.py``.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import tracking_overhead
+from report import Rows, parser
+
+# A network slow enough for an epoch of 30 s and more on 2 cores, in steps of a usual length.
+SLOW = [
+    "recipe=digits_gradnorm",
+    "epochs=1",
+    "batch_size=8",
+    "model.arguments.width=64",
+    "report.steps=10",
+    "report.each_step=true",
+    "alarm.policy=off",
+    "evaluation.examples=8",
+    "evaluation.attack.steps=1",
+]
+FIRST = 10
+"""Steps before this one warm up and are not timed."""
+
+
+def main() -> None:
+    args = parser(__doc__.splitlines()[0]).parse_args()
+    rows = Rows("Overhead of the platform over the bare loop")
+    with tempfile.TemporaryDirectory(prefix="holdfast-benchmark-") as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        _migrate(uri)
+        starts = [_first_step(folder, uri, i) for i in range(2 if args.quick else 5)]
+        ratios = []
+        for i in range(1 if args.quick else 4):
+            bare, platform = _bare(folder), _platform(folder, uri, i)
+            print(f"epoch {i}: bare {bare:.1f} s, with Ray and MLflow {platform:.1f} s", flush=True)
+            ratios.append(platform / bare)
+    rows.add("epoch_ray_mlflow_over_bare", ratios, goal="<= 1.03", note="digits, 5 metrics a step, one epoch")
+    rows.add("seconds_to_first_step", starts, goal="<= 15", note="holdfast train recipe=digits_gradnorm")
+    for row in tracking_overhead.rows(args.quick):
+        goal = "<= 0.3" if row["what"] == "milliseconds_per_logged_step" else None
+        rows.add(row["what"], value=row["value"], n=row["n"], spread=row["spread"], interval=row["interval"], goal=goal)
+    rows.close(args.json)
+
+
+def _holdfast(folder: str, uri: str, *overrides: str) -> tuple[float, str]:
+    """``(when it started, the run's id)`` of a command that has ended well."""
+    out = Path(folder) / "outcome.json"
+    command = [sys.executable, "-m", "pipelines.cli", "train", *overrides, f"tracking.uri={uri}", f"--json={out}"]
+    command.append(f"storage={folder}/runs")
+    started = time.time()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, env=_environment())
+    return started, json.loads(out.read_text())["run_id"]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def _migrate(uri: str) -> None:
+    from pipelines.tracking import server
+
+    server.check(uri)
+
+
+def _history(uri: str, run_id: str, name: str) -> list[Any]:
+    from pipelines.tracking import server
+
+    return sorted(server.client(uri).get_metric_history(run_id, name), key=lambda m: m.step)
+
+
+def _first_step(folder: str, uri: str, i: int) -> float:
+    started, run_id = _holdfast(folder, uri, "recipe=digits_gradnorm", "epochs=1", f"seed={i}")
+    return _history(uri, run_id, "loss")[0].timestamp / 1e3 - started
+
+
+def _platform(folder: str, uri: str, i: int) -> float:
+    """Seconds from the report at step ``FIRST`` to the one at the epoch's end."""
+    _, run_id = _holdfast(folder, uri, *SLOW, f"tracking.experiment=slow{i}", f"storage={folder}/slow{i}")
+    reports = _history(uri, run_id, "epoch")
+    begun = next(m for m in reports if m.step >= FIRST)
+    return (reports[-1].timestamp - begun.timestamp) / 1e3
+
+
+def _bare(folder: str) -> float:
+    """The same steps in a process of its own, with nothing in the body of the loop."""
+    code = "import overhead, sys; overhead.bare(sys.argv[1:])"
+    environment = _environment()
+    environment["PYTHONPATH"] += f":{Path(__file__).parent}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *SLOW], check=True, capture_output=True, text=True, cwd=folder, env=environment
+    )
+    return float(done.stdout.split()[-1])
+
+
+def bare(overrides: list[str]) -> None:
+    """Print the seconds of the epoch, from the report at step ``FIRST`` on."""
+    import torch
+
+    from pipelines import build
+    from pipelines.compose import compose
+    from pipelines.storage import files
+    from pipelines.worker import network, settings
+    from trainers import optimizers
+    from trainers.loop import fit
+    from trainers.state import State
+
+    config = compose("train", overrides)
+    torch.set_num_threads(os.cpu_count() or 1)
+    data, objective = build.data(config, files(".")), build.objective(config)
+    model = network(config, data, objective.second_order)
+    optimizer = optimizers.build(model, build.optimizer(config), config["optimizer"]["weight_decay"])
+    begun = 0.0
+    for report in fit(State.create(model, optimizer), objective, data, settings(config)):
+        if report.step >= FIRST and not begun:
+            begun = time.perf_counter()
+        if report.kind == "epoch":
+            print(time.perf_counter() - begun)
+
+
+if __name__ == "__main__":
+    main()
