@@ -2,39 +2,22 @@
 
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from pipelines import build, cluster, compose, progress, validate
+from pipelines import build, cluster, compose, outcome, progress, validate
 from pipelines.errors import Failure, Lost, Misuse, Stopped
+from pipelines.outcome import Outcome
 from pipelines.redact import redact_text
 from pipelines.storage import files, ray_filesystem
 from pipelines.tracking import git, registry, runs, server
 from pipelines.tracking.journal import Journal
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run leaves for a script (``--json``): where it is, what it measured, what it cost."""
-
-    run_id: str
-    run_name: str
-    tracking_uri: str
-    registered_as: str | None
-    version: int | None
-    metrics: dict[str, float]
-    cost: dict[str, Any]
-    ended: str
-    doubts: list[str]
-    skipped: dict[str, int]
-    storage: str
 
 
 def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outcome:
@@ -66,19 +49,20 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
         git=git.state(),
     )
     console.print(f"{name}: run {run_id} in {redact_text(config['tracking']['uri'])}")
-    status = "FAILED"
+    uri = config["tracking"]["uri"]
     try:
         result = _fit(config, name, run_id, data.digest, use_gpu, resources, console)
-        outcome = _conclude(config, name, run_id, result, data, doubts)
-        status = "FINISHED"
-    except (KeyboardInterrupt, Stopped):
-        status = "KILLED"
+        done = _conclude(config, name, run_id, result, data, doubts)
+    except BaseException as error:
+        with suppress(Failure):  # the error that ended the run is the one to tell
+            runs.close_run(uri, run_id, "KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED", 5.0)
         raise
-    finally:
-        runs.close_run(config["tracking"]["uri"], run_id, status)
-    _leave(config["json"], outcome)
-    _say(outcome, console)
-    return outcome
+    runs.describe(uri, run_id, outcome.markdown(done))
+    runs.close_run(uri, run_id, "FINISHED")
+    outcome.leave(done, config["json"])
+    for line in outcome.lines(done):
+        console.print(line)
+    return done
 
 
 def located(config: dict[str, Any]) -> dict[str, Any]:
@@ -225,6 +209,8 @@ def _conclude(config: Mapping[str, Any], name: str, run_id: str, result: Any, da
         tracking_uri=redact_text(uri),
         registered_as=config["register_as"],
         version=version,
+        threat=_tags(config, [])["threat"],
+        attack=_attack(config["evaluation"]["attack"]),
         metrics=found["metrics"],
         cost=found["cost"],
         ended=found["ended"],
@@ -259,28 +245,12 @@ def _tags(config: Mapping[str, Any], doubts: list[str]) -> dict[str, str]:
     return tags
 
 
+def _attack(node: Mapping[str, Any]) -> str:
+    """``PGD-50``, with its restarts if there are any."""
+    name = str(node["_target_"]).split(".")[-1]
+    steps, restarts = node.get("steps"), node.get("restarts", 1)
+    return f"{name}{f'-{steps}' if steps else ''}{f' x {restarts} restarts' if restarts > 1 else ''}"
+
+
 def _data_name(config: Mapping[str, Any]) -> str:
     return str(config["data"]["source"]["_target_"]).split(".")[-1].lower()
-
-
-def _leave(path: str | None, outcome: Outcome) -> None:
-    """Write the outcome whole or not at all."""
-    if path:
-        partial = Path(f"{path}.partial")
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
-        os.replace(partial, path)
-
-
-def _say(outcome: Outcome, console: Console) -> None:
-    m, c = outcome.metrics, outcome.cost
-    console.print(
-        f"{outcome.run_name}: {outcome.ended}; on {m['test_examples']:.0f} test images clean accuracy "
-        f"{m['clean_accuracy']:.3f}, robust accuracy {m['robust_accuracy']:.3f}, mean L1 input gradient "
-        f"{m['gradient_l1']:.2f}; {c['standard_steps']:,.0f} standard steps in {c['train_seconds']:.0f} s"
-    )
-    if outcome.skipped:
-        some = ", ".join(list(outcome.skipped)[:5])
-        console.print(f"[yellow]note[/] {len(outcome.skipped)} corrupt images were skipped: {some}")
-    if outcome.version is not None:
-        console.print(f"registered: models:/{outcome.registered_as}/{outcome.version}")

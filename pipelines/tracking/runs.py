@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-__all__ = ["RUN_KEY", "Dataset", "check", "close_run", "open_run"]
+__all__ = ["RUN_KEY", "Dataset", "check", "close_run", "describe", "open_run"]
 
 RUN_KEY = "holdfast.run_key"
 DATA_DIGEST = "holdfast.data_digest"
@@ -65,6 +65,11 @@ def open_run(
     if dataset and dataset["digest"][:DIGEST_LIMIT] not in _digests(run):
         _log_dataset(client, run_id, dataset)
     return run_id
+
+
+def describe(uri: str, run_id: str, text: str) -> None:
+    """``text`` (Markdown) as the description on the run's page."""
+    server.client(uri).set_tag(run_id, "mlflow.note.content", redact_text(text))
 
 
 def close_run(uri: str, run_id: str, status: str = "FINISHED", within: float = 60.0) -> None:

@@ -1,0 +1,71 @@
+"""What a run leaves: the same facts as lines for a person, Markdown for its MLflow page, and JSON for a script."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+SHOWN = 5
+"""Names of corrupt images to print."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``metrics``: of the test split; ``cost``: in standard steps (forward and backward once) and in seconds."""
+
+    run_id: str
+    run_name: str
+    tracking_uri: str
+    registered_as: str | None
+    version: int | None
+    threat: str
+    attack: str
+    metrics: dict[str, float]
+    cost: dict[str, Any]
+    ended: str
+    doubts: list[str]
+    skipped: dict[str, int]
+    storage: str
+
+
+def lines(outcome: Outcome) -> list[str]:
+    m, c = outcome.metrics, outcome.cost
+    said = [
+        f"{outcome.run_name}: {outcome.ended}; on {m['test_examples']:.0f} test images clean accuracy "
+        f"{m['clean_accuracy']:.3f}, robust accuracy {m['robust_accuracy']:.3f} ({outcome.threat}, {outcome.attack}), "
+        f"mean L1 input gradient {m['gradient_l1']:.2f}; {c['standard_steps']:,.0f} standard steps in "
+        f"{c['train_seconds']:.0f} s"
+    ]
+    if outcome.skipped:
+        some = ", ".join(list(outcome.skipped)[:SHOWN])
+        said.append(f"note: {len(outcome.skipped)} corrupt images were skipped: {some}")
+    if outcome.version is not None:
+        said.append(f"registered: models:/{outcome.registered_as}/{outcome.version}")
+    return said
+
+
+def markdown(outcome: Outcome) -> str:
+    """The description of the run's page."""
+    m, c = outcome.metrics, outcome.cost
+    rows = {
+        "clean accuracy": f"{m['clean_accuracy']:.3f}",
+        f"robust accuracy ({outcome.threat}, {outcome.attack})": f"{m['robust_accuracy']:.3f}",
+        "test images": f"{m['test_examples']:.0f}",
+        "mean L1 input gradient": f"{m['gradient_l1']:.2f}",
+        "cost": f"{c['standard_steps']:,.0f} standard steps ({c['standard_steps_a_step']:.2f} a step), "
+        f"{c['train_seconds']:.0f} s on {c['workers']} x {c['device']}",
+        "ended": outcome.ended,
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    doubts = "".join(f"\n\n**Warning:** {doubt}" for doubt in outcome.doubts)
+    return f"| | |\n|---|---|\n{table}{doubts}"
+
+
+def leave(outcome: Outcome, path: str | None) -> None:
+    """Write the outcome to ``path`` as JSON, whole or not at all."""
+    if path:
+        partial = Path(f"{path}.partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
+        os.replace(partial, path)
