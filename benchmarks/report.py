@@ -1,6 +1,7 @@
 """What every benchmark shares: rows of results, the hardware and versions behind them, a table and a JSON file."""
 
 import argparse
+import datetime
 import importlib.metadata
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+READING = "value: median of n; spread: interquartile range of the n; goal: what it should be."
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "ray", "mlflow")
 
 
@@ -49,11 +51,13 @@ class Rows:
     """Collects results and closes with a table and, if asked, a JSON file of one object a row.
 
     A row's ``value`` is the median of ``values`` unless it is given; ``spread`` is their interquartile range;
-    ``interval`` is [low, high] where a benchmark has a confidence interval or a range to give.
+    ``interval`` is [low, high] where a benchmark has a confidence interval or a range to give.  ``reading`` says how to
+    read the table, for a benchmark whose values are something else.
     """
 
-    def __init__(self, title: str) -> None:
-        self.title, self.rows = title, list[dict[str, Any]]()
+    def __init__(self, title: str, reading: str = READING) -> None:
+        self.title, self.reading, self.rows = title, reading, list[dict[str, Any]]()
+        self._date = datetime.datetime.now(datetime.UTC).date().isoformat()
         self._hardware, self._versions = hardware(), versions()
 
     def add(
@@ -77,14 +81,15 @@ class Rows:
         row: dict[str, Any] = {"what": what, "value": value, "n": 1 if n is None else n, "spread": spread}
         if interval is not None:
             row["interval"] = list(interval)
-        row |= {"goal": goal, "note": note, "hardware": self._hardware, "versions": self._versions}
+        row |= {"goal": goal, "note": note}
+        row |= {"hardware": self._hardware, "versions": self._versions, "date": self._date}
         self.rows.append(row)
 
     def close(self, path: str | Path | None = None) -> None:
         """Prints the table and how to read it; writes ``path`` when given."""
         print(f"\n{self.title}")
         print(table(self.rows))
-        print(f"value: median of n; spread: interquartile range of the n; goal: what it should be.\n{self._hardware}")
+        print(f"{self.reading}\n{self._date}, {self._hardware}")
         print(", ".join(f"{name} {version}" for name, version in self._versions.items()))
         if path is not None:
             Path(path).write_text(json.dumps(self.rows, indent=2) + "\n")
@@ -108,9 +113,11 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(
+    description: str, quick: str = "under 3 minutes on 2 cores, with fewer repetitions"
+) -> argparse.ArgumentParser:
     """The options every benchmark takes."""
     options = argparse.ArgumentParser(description=description)
-    options.add_argument("--quick", action="store_true", help="under 3 minutes on 2 cores, with fewer repetitions")
+    options.add_argument("--quick", action="store_true", help=quick)
     options.add_argument("--json", metavar="FILE", help="also write the rows there")
     return options
