@@ -122,7 +122,7 @@ def bare(overrides: list[str]) -> None:
     model = network(config, data, objective.second_order)
     optimizer = optimizers.build(model, build.optimizer(config), config["optimizer"]["weight_decay"])
     begun = 0.0
-    for report in fit(State.create(model, optimizer), objective, data, settings(config)):
+    for report in fit(State.create(model, optimizer), objective, data, settings(config, len(data.classes))):
         if report.step >= FIRST and not begun:
             begun = time.perf_counter()
         if report.kind == "epoch":

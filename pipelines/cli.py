@@ -139,9 +139,8 @@ def _say(error: Exception, code: int, debug: bool) -> int:
 
 
 def _stop(*_: Any) -> NoReturn:
-    from pipelines.errors import Stopped
-
-    raise Stopped("SIGTERM")
+    """SIGTERM ends as SIGINT does: Ray lets no other exception out of a wait."""
+    raise KeyboardInterrupt
 
 
 def _version() -> str:

@@ -2,7 +2,10 @@
 
 import logging
 import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pipelines.errors import Misuse
@@ -30,19 +33,32 @@ def connect(debug: bool = False) -> bool:
     level = logging.INFO if debug else logging.ERROR
     logging.getLogger("ray").setLevel(level)
     try:
-        ray.init(
-            address=address,
-            include_dashboard=None if address else False,
-            log_to_driver=debug,
-            logging_level=level,
-            configure_logging=debug,
-        )
+        with own_signals():
+            ray.init(
+                address=address,
+                include_dashboard=None if address else False,
+                log_to_driver=debug,
+                logging_level=level,
+                configure_logging=debug,
+            )
     except (ConnectionError, RuntimeError) as error:
         raise Misuse(
             f"RAY_ADDRESS={address or 'not set'}: no Ray cluster answers ({str(error).splitlines()[0]}); "
             "unset it to start Ray on this machine, or run `ray status` to see what is there"
         ) from error
     return address is None
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Put back the handlers of SIGINT and SIGTERM, which Ray replaces by ones that exit with 0 and 1."""
+    ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in ours.items():
+                signal.signal(number, handler)
 
 
 def quiet() -> None:

@@ -102,8 +102,8 @@ def checked(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
     if config["register_as"]:
         registry.check_name(config["register_as"])
     try:
-        settings(config)
         data = build.data(config, files(config["data"].get("path") or "."))
+        settings(config, len(data.classes))
         data.check(config["workers"])
         threat.check(data.input_size)
         if config["alarm"]["policy"] != "off" and not data.size("validation"):
@@ -155,8 +155,10 @@ def _fit(
         ),
     )
     try:
-        with progress.display(board, name, console):
+        with progress.display(board, name, console), cluster.own_signals():
             result: Any = trainer.fit()
+    except SystemExit as stop:  # Ray Train's answer to SIGINT, after it has ended the workers
+        raise Stopped("SIGINT") from stop
     except TrainingFailedError as error:
         raise Failure(_reason(error, config)) from error
     except (ray.exceptions.RaySystemError, ConnectionError) as error:

@@ -57,8 +57,8 @@ def network(config: Mapping[str, Any], data: Any, second_order: bool) -> Any:
     )
 
 
-def settings(config: Mapping[str, Any]) -> Fit:
-    """The loop's settings, as the config has them."""
+def settings(config: Mapping[str, Any], classes: int) -> Fit:
+    """The loop's settings, as the config has them.  The alarm waits until the probe is clear of chance, 1/K."""
     schedule = config["schedule"]
     return Fit(
         epochs=config["epochs"],
@@ -72,7 +72,7 @@ def settings(config: Mapping[str, Any]) -> Fit:
         report_steps=config["report"]["steps"] or None,
         report_seconds=None if config["report"]["steps"] else config["report"]["seconds"] or None,
         each_step=config["report"]["each_step"],
-        alarm=Alarm(config["alarm"]["policy"], config["alarm"]["share"]),
+        alarm=Alarm(config["alarm"]["policy"], config["alarm"]["share"], minimum=min(1 / classes + 0.1, 1.0)),
     )
 
 
@@ -104,7 +104,7 @@ class Run:
             batches = self.data.held_out("validation", rank(), world(), self.device, held_out)
             return dict(RobustAccuracy(attack)(model, batches))["robust_accuracy"]
 
-        for report in fit(self.state, self.objective, self.data, settings(self.config), probe):
+        for report in fit(self.state, self.objective, self.data, settings(self.config, len(self.data.classes)), probe):
             self._log(report)
             if report.kind == "epoch" or self._save_now():
                 self._save(report)
