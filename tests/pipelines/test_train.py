@@ -1,6 +1,9 @@
 """`holdfast train` on a real local Ray and a real MLflow database."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,9 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines.cli import FAILURE, OK, main
+from pipelines.cli import FAILURE, OK, STOPPED, main
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow makes its default database in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 SHORT = ("epochs=2", "model.arguments.blocks=1", "model.arguments.width=8", "evaluation.attack.steps=5")
 
 
@@ -123,3 +134,32 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path, tracking_uri, capsy
         tmp_path, tracking_uri, "recipe=digits_standard", "name=mine", "seed=1", "tracking.experiment=b", code=FAILURE
     )
     assert "another config" in capsys.readouterr().err
+
+
+def test_on_a_running_cluster_a_stopped_run_ends_with_5_and_continues_where_it_was(tmp_path, tracking_uri):
+    import ray
+    from mlflow import MlflowClient
+
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    command = [sys.executable, "-m", "pipelines.cli", "train", *SHORT, "recipe=digits_pgd", "epochs=12"]
+    command += [f"tracking.uri={tracking_uri}", f"storage={tmp_path / 'runs'}"]
+
+    def start() -> subprocess.Popen[str]:
+        out = subprocess.PIPE
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, stdout=out, stderr=subprocess.STDOUT)
+
+    process = start()
+    assert process.stdout is not None
+    said = next(line for line in process.stdout if "epoch 1/12" in line or "holdfast:" in line)
+    assert "epoch 1/12" in said
+    process.terminate()
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == STOPPED, rest
+    client = MlflowClient(tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("holdfast").experiment_id])
+    assert run.info.status == "KILLED"
+
+    rest, _ = start().communicate(timeout=240)
+    assert "continuing from step" in rest
+    assert "finished 12 epochs" in rest
+    assert client.get_run(run.info.run_id).info.status == "FINISHED"
