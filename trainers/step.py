@@ -115,31 +115,42 @@ class Step:
         return cast(DistributedDataParallel, self.loss).no_sync() if more and distributed.world() > 1 else nullcontext()
 
     def _checked_gradients(self, batch: Batch, epoch: float) -> Metrics:
-        """As ``_gradients``, compiled, after the same eagerly: leaves what the compiled one alone would."""
+        """As ``_gradients``, compiled, after the same eagerly: leaves what the compiled one alone would.
+
+        Both are held against eager float32.  In bfloat16 the compiled step may be three times as far from it as the
+        eager one, which says how much rounding matters here: measured 0.2 % (frozen BatchNorm) to 25 % (an attack
+        on an untrained network with live BatchNorm).
+        """
+        exact = self._eager(batch, epoch, bf16=False)
+        rounding = _apart(self._eager(batch, epoch, bf16=True), exact) if self.bf16 else 0.0
+        metrics = self._gradients(batch, epoch)
+        self.unchecked = False
+        error = _apart(self._result(metrics), exact)
+        allowed = max(_tolerance(self.device), 3 * rounding)
+        wrong = exact[0] is not None and bool(exact[0].isfinite()) and not error <= allowed
+        if distributed.total(torch.tensor(float(wrong))) > 0:
+            raise RuntimeError(
+                f"compile=True gives another result than eager execution with torch {torch.__version__}: relative "
+                f"error of loss or gradients {error:.1e}, allowed {allowed:.1e} (on rank {distributed.rank()}). "
+                "Nothing was trained. Set compile=False, or use another version of torch"
+            )
+        return metrics
+
+    def _eager(self, batch: Batch, epoch: float, bf16: bool) -> list[Tensor | None]:
+        """Loss and gradients without the compiler; buffers, gradients and settings are as before afterwards."""
         buffers = [b.clone() for b in self.state.model.buffers()]
+        configured, self.bf16 = self.bf16, bf16
         with torch.compiler.set_stance("force_eager"):
-            eager = self._gradients(batch, epoch)
-        expected = [None if p.grad is None else p.grad.clone() for p in self.parameters]
+            result = self._result(self._gradients(batch, epoch))
+        self.bf16 = configured
         self.state.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for buffer, before in zip(self.state.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
+        return result
 
-        compiled = self._gradients(batch, epoch)
-        self.unchecked = False
-        errors = {
-            "loss": _relative([compiled["loss"]], [eager["loss"]]),
-            "gradient": _relative([p.grad for p in self.parameters], expected),
-        }
-        tolerance = _tolerance(self.bf16, self.device)
-        wrong = math.isfinite(float(eager["loss"])) and not all(e <= tolerance for e in errors.values())
-        if distributed.total(torch.tensor(float(wrong))) > 0:
-            raise RuntimeError(
-                f"compile=True gives another result than eager execution with torch {torch.__version__}: relative "
-                f"error of the loss {errors['loss']:.1e}, of the gradients {errors['gradient']:.1e}, allowed "
-                f"{tolerance:g}. Nothing was trained. Set compile=False, or use another version of torch"
-            )
-        return compiled
+    def _result(self, metrics: Metrics) -> list[Tensor | None]:
+        return [metrics["loss"], *(p.grad for p in self.parameters)]
 
 
 def _loss_module(objective: Objective, model: nn.Module, backend: Any) -> Any:
@@ -152,8 +163,13 @@ def _loss_module(objective: Objective, model: nn.Module, backend: Any) -> Any:
     return LossModule(objective, cast(nn.Module, torch.compile(model, backend=backend, options=options)))
 
 
+def _apart(found: list[Tensor | None], expected: list[Tensor | None]) -> float:
+    """The larger relative error, ``||found - expected||_2 / ||expected||_2``, of the loss and of all gradients."""
+    return max(_relative(found[:1], expected[:1]), _relative(found[1:], expected[1:]))
+
+
 def _relative(found: list[Tensor | None], expected: list[Tensor | None]) -> float:
-    """``||found - expected||_2 / ||expected||_2`` over all tensors; infinite where only one of a pair is there."""
+    """Infinite where something is not finite, or only one of a pair is there."""
     if any((f is None) != (e is None) for f, e in zip(found, expected, strict=True)):
         return math.inf
     pairs = [(f.double(), e.double()) for f, e in zip(found, expected, strict=True) if f is not None and e is not None]
@@ -162,8 +178,6 @@ def _relative(found: list[Tensor | None], expected: list[Tensor | None]) -> floa
     return math.sqrt(difference / max(scale, 1e-30)) if math.isfinite(difference) else math.inf
 
 
-def _tolerance(bf16: bool, device: torch.device) -> float:
-    """Rounding, not error: measured 3e-7 to 3.5e-4 in float32; bfloat16 and TF32 keep 8 and 10 bits of each number."""
-    if bf16:
-        return 0.1
+def _tolerance(device: torch.device) -> float:
+    """Rounding, not error: measured 1e-7 to 4e-4 in float32.  TF32, cuDNN's default, keeps 10 bits of each factor."""
     return 1e-2 if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else 1e-3

@@ -47,12 +47,22 @@ def test_torchrun_s_ranks_find_one_another(ranks):
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("name", tiny.objectives())
 def test_two_ranks_of_4_have_the_gradient_of_one_of_8(ranks, name, accumulate):
+    for found in ranks:
+        assert_the_whole_batch_s(found["gradients"][name, accumulate], name, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["standard", "gradient_regularized"])
+def test_so_do_two_ranks_that_compile(ranks, name):
+    for found in ranks:
+        assert_the_whole_batch_s(found["compiled"][name], name, 1e-5)
+
+
+def assert_the_whole_batch_s(gradients, name, tolerance):
     state = tiny.state(tiny.net().eval(), ema=None)
     loss = Step(state, tiny.objectives()[name])._gradients(BATCH, 0.3)["loss"]
     expected = {n: p.grad for n, p in state.model.named_parameters()} | {"loss": loss}
-    for found in ranks:
-        for n, t in found["gradients"][name, accumulate].items():
-            torch.testing.assert_close(t, expected[n], rtol=1e-6, atol=1e-6, msg=n)
+    for n, t in gradients.items():
+        torch.testing.assert_close(t, expected[n], rtol=tolerance, atol=tolerance, msg=n)
 
 
 def test_two_ranks_train_the_same_weights_and_tell_the_same_reports(ranks):

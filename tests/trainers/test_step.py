@@ -128,13 +128,14 @@ def steps(objective, model, n=3, **options):
     return state.weights()
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("name", ["standard", "gradient_regularized", "adversarial_training"])
-def test_the_check_of_a_compiled_step_leaves_the_trajectory_alone(name):
+def test_the_check_of_a_compiled_step_leaves_the_trajectory_alone(name, bf16):
     """``backend="eager"`` runs the captured graph op by op, so not one bit may differ; BatchNorm and dropout live."""
     torch._dynamo.reset()
     objective = tiny.objectives(mode="train")[name]
-    plain = steps(objective, tiny.net(dropout=0.3))
-    compiled = steps(objective, tiny.net(dropout=0.3), compile=True, backend="eager")
+    plain = steps(objective, tiny.net(dropout=0.3), bf16=bf16)
+    compiled = steps(objective, tiny.net(dropout=0.3), bf16=bf16, compile=True, backend="eager")
     for n, t in plain.items():
         assert torch.equal(t, compiled[n]), n
 
@@ -155,14 +156,15 @@ def test_inductor_agrees_with_eager_and_draws_the_same_dropout(name):
         torch.testing.assert_close(compiled[n], t, rtol=1e-3, atol=1e-4)
 
 
-def test_a_compiler_that_is_wrong_is_caught_before_anything_is_trained():
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_compiler_that_is_wrong_is_caught_before_anything_is_trained(bf16):
     torch._dynamo.reset()
 
     def wrong(graph, inputs):
-        return lambda *args: tuple(out * 1.01 for out in graph(*args))
+        return lambda *args: tuple(out * 1.2 for out in graph(*args))
 
     state = tiny.state(tiny.net().eval())
     before = {n: t.clone() for n, t in state.weights().items()}
     with pytest.raises(RuntimeError, match=r"compile=True gives another result.*Set compile=False"):
-        Step(state, tiny.objectives()["standard"], compile=True, backend=wrong)(BATCH, 0.0, lr=0.1)
+        Step(state, tiny.objectives()["standard"], compile=True, backend=wrong, bf16=bf16)(BATCH, 0.0, lr=0.1)
     assert all(torch.equal(t, before[n]) for n, t in state.weights().items())

@@ -16,11 +16,12 @@ from trainers.types import Batch
 BATCH = Batch(*(t[:8] for t in tiny.Data().everything()))
 
 
-def gradients(name: str, accumulate: int) -> dict[str, torch.Tensor]:
+def gradients(name: str, accumulate: int, compile: bool = False) -> dict[str, torch.Tensor]:
     half = slice(4 * distributed.rank(), 4 * distributed.rank() + 4)
     state = tiny.state(tiny.net().eval(), ema=None)
-    step = Step(state, tiny.objectives()[name], accumulate=accumulate)
-    metrics = step._gradients(Batch(*(t[half] for t in BATCH)), 0.3)
+    step = Step(state, tiny.objectives()[name], accumulate=accumulate, compile=compile, backend="aot_eager")
+    run = step._checked_gradients if compile else step._gradients
+    metrics = run(Batch(*(t[half] for t in BATCH)), 0.3)
     found = {n: p.grad for n, p in state.model.named_parameters()}
     return found | {"loss": distributed.total(metrics["loss"]) / distributed.world()}
 
@@ -62,6 +63,7 @@ def main(out: Path) -> None:
         "agreed": distributed.agree(float(10 + rank)),
         "total": distributed.total(torch.tensor([1.0, float(rank)])),
         "gradients": {(name, n): gradients(name, n) for name in tiny.objectives() for n in (1, 2)},
+        "compiled": {name: gradients(name, 2, compile=True) for name in ("standard", "gradient_regularized")},
         "trained": trained(),
         "diverged": diverged(),
     }
