@@ -15,8 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tracking_overhead
-from report import Rows, parser
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import tracking_overhead
+from benchmarks.report import Rows, parser
 
 # A network slow enough for an epoch of 30 s and more on 2 cores, in steps of a usual length.
 SLOW = [
@@ -95,12 +97,9 @@ def _platform(folder: str, uri: str, i: int) -> float:
 
 def _bare(folder: str) -> float:
     """The same steps in a process of its own, with nothing in the body of the loop."""
-    code = "import overhead, sys; overhead.bare(sys.argv[1:])"
-    environment = _environment()
-    environment["PYTHONPATH"] += f":{Path(__file__).parent}"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *SLOW], check=True, capture_output=True, text=True, cwd=folder, env=environment
-    )
+    code = "import sys; from benchmarks import overhead; overhead.bare(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *SLOW]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=_environment())
     return float(done.stdout.split()[-1])
 
 

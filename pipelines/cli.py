@@ -85,8 +85,7 @@ def _guarded(args: argparse.Namespace) -> int:
     except Exception as error:
         if args.debug:
             traceback.print_exc()
-        print(f"holdfast: {type(error).__name__}: {error}\n(run again with --debug for the traceback)", file=sys.stderr)
-        return FAILURE
+        return _say(f"{type(error).__name__}: {error}\n(run again with --debug for the traceback)", FAILURE, False)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -131,10 +130,12 @@ def _verb_help(verb: str) -> int:
     return OK
 
 
-def _say(error: Exception, code: int, debug: bool) -> int:
-    if debug:
+def _say(error: Exception | str, code: int, debug: bool) -> int:
+    from pipelines.redact import redact_text
+
+    if debug and isinstance(error, Exception):
         traceback.print_exception(error)
-    print(f"holdfast: {error}", file=sys.stderr)
+    print(f"holdfast: {redact_text(str(error))}", file=sys.stderr)
     return code
 
 

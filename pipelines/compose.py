@@ -36,6 +36,9 @@ INCIDENTAL = (
     "parallel",
 )
 
+OPEN = ("model.arguments", "model.activation_parameters")
+"""Settings whose keys belong to the network and the activation, which refuse those they do not take."""
+
 
 def folders(recipes: Path | None) -> list[Path]:
     """Where choices are looked for: the user's own folder first, then ours."""
@@ -136,7 +139,7 @@ def _known(override: Override, base: DictConfig) -> str:
         if not isinstance(node, DictConfig) or part not in node:
             raise Misuse(f"{key}: unknown setting{build.nearest(part, _names(node))}")
         node = node[part]
-    if leaf not in _names(node):
+    if leaf not in _names(node) and parent not in OPEN:
         every = list(_flat(base))
         near = build.nearest(key, every) if not parent else build.nearest(leaf, _names(node))
         raise Misuse(f"{key}: unknown setting{near}")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -57,9 +58,10 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
         with suppress(Failure):  # the error that ended the run is the one to tell
             runs.close_run(uri, run_id, "KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED", 5.0)
         raise
-    runs.describe(uri, run_id, outcome.markdown(done))
-    runs.close_run(uri, run_id, "FINISHED")
     outcome.leave(done, config["json"])
+    with suppress(Exception):  # the page's description is a courtesy
+        runs.describe(uri, run_id, outcome.markdown(done))
+    runs.close_run(uri, run_id, "FINISHED")
     for line in outcome.lines(done):
         console.print(line)
     return done
@@ -91,6 +93,7 @@ def _replaced(node: Any, old: str, new: str) -> Any:
 def checked(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
     """``(data, doubts)`` after everything that can be refused without a worker was looked at."""
     from pipelines.worker import network, settings
+    from trainers import optimizers
 
     validate.numbers(config)
     threat = build.threat(config)
@@ -99,6 +102,8 @@ def checked(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
     build.attack(config, "alarm")
     build.attack(config, "evaluation")
     build.check(config["optimizer"], "optimizer", config["trust"])
+    if config["json"] and not os.access(Path(config["json"]).absolute().parent, os.W_OK):
+        raise Misuse(f"--json {config['json']}: its folder is not there or not writable; make it first")
     if config["register_as"]:
         registry.check_name(config["register_as"])
     try:
@@ -112,9 +117,10 @@ def checked(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
                 "or alarm.policy=off"
             )
         model = network(config, data, objective.second_order)
-    except (ValueError, FileNotFoundError) as error:
+        optimizers.build(model, build.optimizer(config), config["optimizer"].get("weight_decay", 0.0))
+    except (ValueError, TypeError, FileNotFoundError) as error:
         raise Misuse(str(error)) from error
-    return data, list(validate.doubts(model, objective, data.soft_targets))
+    return data, list(validate.doubts(model, objective, threat, data.soft_targets))
 
 
 def _fit(
@@ -143,7 +149,7 @@ def _fit(
             "digest": f"{compose.digest(config)}-{data_digest}",
             "board": board,
             "threads": max(1, math.floor(resources["CPU"])),
-            "spool": str(Path(tempfile.gettempdir()) / "holdfast"),
+            "spool": str(Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"),
         },
         scaling_config=ScalingConfig(num_workers=config["workers"], use_gpu=use_gpu, resources_per_worker=resources),
         run_config=RunConfig(
@@ -218,7 +224,7 @@ def _conclude(config: Mapping[str, Any], name: str, run_id: str, result: Any, da
         ended=found["ended"],
         doubts=doubts,
         skipped=found["skipped"],
-        storage=f"{config['storage']}/{name}",
+        storage=redact_text(f"{config['storage']}/{name}"),
     )
 
 

@@ -12,9 +12,24 @@ STRATEGIES = ("ddp",)
 
 def numbers(config: Mapping[str, Any]) -> None:
     """Refuse settings out of range, before anything is built."""
-    for name in ("epochs", "workers", "accumulate", "batch_size"):
-        if config[name] < 1:
-            raise Misuse(f"{name}={config[name]} must be at least 1")
+    for name in (
+        "epochs",
+        "workers",
+        "accumulate",
+        "batch_size",
+        "alarm.examples",
+        "evaluation.examples",
+        "checkpoint.keep",
+    ):
+        value = _at(config, name)
+        if value is not None and value < 1:
+            raise Misuse(f"{name}={value} must be at least 1")
+    for name in ("report.steps", "report.seconds", "checkpoint.minutes", "checkpoint.failures"):
+        if _at(config, name) < 0:
+            raise Misuse(f"{name}={_at(config, name):g} must not be negative")
+    for name in ("optimizer.lr", "optimizer.weight_decay", "threat.eps"):
+        if isinstance(_at(config, name), str):
+            raise Misuse(f"{name}={_at(config, name)} is not a number; write it as 0.03, 3e-2 or 8/255")
     share = config["workers"] * config["accumulate"]
     if config["batch_size"] % share:
         raise Misuse(
@@ -37,6 +52,14 @@ def numbers(config: Mapping[str, Any]) -> None:
         raise Misuse(f"optimizer.lr={config['optimizer']['lr']:g} must be above 0")
 
 
+def _at(config: Mapping[str, Any], name: str) -> Any:
+    """The setting at a dotted name; None where there is none."""
+    value: Any = config
+    for part in name.split("."):
+        value = value.get(part)
+    return value
+
+
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
         raise Misuse(f"{name}={value} is unknown; choose one of {', '.join(known)}")
@@ -50,17 +73,22 @@ def parallel(config: Mapping[str, Any], second_order: bool) -> None:
             f"parallel.strategy={strategy}: FSDP has no double backward, which a gradient penalty needs; use ddp"
         )
     _one_of("parallel.strategy", strategy, STRATEGIES)
-    if second_order and static:
+    if static:
         raise Misuse(
-            "parallel.static_graph=true: DDP then silently skips the all-reduce of a gradient penalty; "
-            "set parallel.static_graph=false"
+            "parallel.static_graph=true: DDP then silently skips the all-reduce of a gradient penalty, and gains "
+            "nothing for the other objectives; set parallel.static_graph=false"
         )
 
 
-def doubts(model: nn.Module, objective: Any, soft_targets: bool) -> Iterator[str]:
+def doubts(model: nn.Module, objective: Any, threat: Any, soft_targets: bool) -> Iterator[str]:
     """What will run but is known to disappoint."""
     from trainers.models import kink_sites
 
+    if threat.norm == "L2" and threat.eps < 0.1:
+        yield (
+            f"threat.eps={threat.eps:g} for L2 bounds the whole image's norm and is hardly a perturbation; "
+            "CIFAR-10 results use 0.5: set threat.eps"
+        )
     if not objective.second_order:
         return
     kinks = kink_sites(model)
@@ -73,5 +101,5 @@ def doubts(model: nn.Module, objective: Any, soft_targets: bool) -> Iterator[str
     if not soft_targets and not getattr(objective, "smoothing", 0):
         yield (
             "a gradient penalty without mixup or label smoothing: the loss and its gradient vanish on the training "
-            "points and the penalty is met for free; set data.batches.mixing or objective.smoothing=0.1"
+            "points and the penalty is met for free; set data.mixing.mixup_alpha=0.8 or objective.smoothing=0.1"
         )

@@ -34,6 +34,8 @@ def worker(config: dict[str, Any]) -> dict[str, Any]:
     try:
         return Run(config).train()
     except (Misuse, Diverged, state.StateError, ValueError) as error:
+        if world() > 1 and not isinstance(error, Diverged | state.StateError):
+            raise  # perhaps this rank's alone, and the others wait for it: Ray must end them
         return {"failed": str(error)}
 
 
@@ -88,7 +90,8 @@ class Run:
         model = network(config, self.data, self.objective.second_order).to(self.device)
         optimizer = optimizers.build(model, build.optimizer(config), config["optimizer"].get("weight_decay", 0.0))
         self.state = state.State.create(model, optimizer, config["ema"], config["digest"])
-        self.seconds, self.images, self.saved_at = 0.0, 0, time.monotonic()
+        self.seconds, self.images, self.saved_at, self.warned = 0.0, 0, time.monotonic(), False
+        self.outcome: dict[str, Any] | None = None
         self.board = config["board"]
         pending = self._restore()
         self.journal = (
@@ -131,7 +134,9 @@ class Run:
     def _save_now(self) -> bool:
         """Whether a checkpoint is due inside an epoch; every rank comes to the same answer."""
         due = time.monotonic() - self.saved_at > 60 * self.config["checkpoint"]["minutes"]
-        return ray.train.get_preemption_info() is not None or agree(float(due)) > 0
+        notice = ray.train.get_preemption_info() is not None
+        first, self.warned = notice and not self.warned, notice  # once a notice: the grace period is short
+        return first or agree(float(due)) > 0
 
     def _save(self, report: Report, model: bool = False, outcome: dict[str, Any] | None = None) -> None:
         """Give Ray a checkpoint: the state, the metrics not confirmed by the tracking server, the model at the end."""
@@ -159,14 +164,21 @@ class Run:
         with checkpoint.as_directory() as folder:
             state.load(self.state, Path(folder) / STATE)
             about = json.loads((Path(folder) / RUN).read_text())
-        self.seconds = about["seconds"]
+        self.seconds, self.outcome = about["seconds"], about["outcome"]
         self.images = self.state.step * self.data.batch_size
         if is_main():
             self.board.notice.remote(f"continuing from step {self.state.step}, epoch {self.state.epoch}")
         return list(about["pending"])
 
     def _finish(self, report: Report) -> dict[str, Any]:
-        """Evaluate what is shipped (the averaged weights, if there are any) on the test split, and save it all."""
+        """Evaluate what is shipped (the averaged weights, if there are any) on the test split, and save it all.
+
+        A run that had come this far already answers what it found then.
+        """
+        if self.outcome is not None:
+            if self.journal is not None:
+                self.journal.close(5.0)
+            return self.outcome
         metrics = self._evaluate()
         outcome = {
             "metrics": metrics,

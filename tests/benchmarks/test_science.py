@@ -47,7 +47,7 @@ def test_an_arm_is_its_recipe(recipe, arm):
     compose, build, worker = (pytest.importorskip(f"pipelines.{name}") for name in ("compose", "build", "worker"))
     config = compose.compose("train", [f"recipe={recipe}", "seed=3"])
     ours = arms.settings(seed=3)
-    theirs = worker.settings(config)
+    theirs = worker.settings(config, classes=10)
     for name in ("epochs", "schedule", "seed", "accumulate", "clip_norm", "bf16", "channels_last"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert build.objective(config) == arms.ARMS[arm].objective

@@ -37,6 +37,14 @@ WRONG = [
     ((*DIGITS, "data.mixing.mixup_alpha=-1"), "must not be negative"),
     ((*DIGITS, "model.weights=/no/such/file.safetensors"), "/no/such/file.safetensors"),
     (("train", "recipe=cifar10_pgd", "data.path=/no/such/folder"), "/no/such/folder"),
+    ((*DIGITS, "optimizer.lr=abc"), "optimizer.lr=abc is not a number"),
+    ((*DIGITS, "threat.eps=abc"), "threat.eps=abc"),
+    ((*DIGITS, "evaluation.examples=0"), "evaluation.examples=0 must be at least 1"),
+    ((*DIGITS, "checkpoint.keep=0"), "checkpoint.keep=0 must be at least 1"),
+    ((*DIGITS, "model.activation_parameters.alpha=1"), "alpha"),
+    ((*DIGITS, "optimizer.weight_decay=-1"), "weight_decay=-1"),
+    ((*DIGITS, "--json=/no/such/folder/out.json"), "not there or not writable"),
+    (("recipes", "recipies"), "nearest: recipe"),
 ]
 
 

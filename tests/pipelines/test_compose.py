@@ -121,3 +121,17 @@ def test_a_target_within_a_target_is_looked_at_too():
     node = {"_target_": "trainers.attacks.pgd.PGD", "threat": {"_target_": "os.system", "command": "true"}}
     with pytest.raises(Misuse, match=r"attack.threat._target_=os.system"):
         build.build(node, "attack")
+
+
+def test_parameters_of_activation_and_network_may_be_set_one_by_one():
+    config = filled("digits_pgd", "model.activation_parameters.alpha=100", "model.arguments.drop_path_rate=0.1")
+    assert config["model"]["activation_parameters"] == {"alpha": 100}
+    assert config["model"]["arguments"] == {"width": 24, "blocks": 3, "drop_path_rate": 0.1}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_lanes_divide_the_batch_and_serve_every_worker(recipe):
+    config = filled(recipe)
+    lanes = config["data"].get("lanes") or config["workers"]
+    assert config["batch_size"] % lanes == 0 == lanes % config["workers"]
+    assert config["batch_size"] % (config["workers"] * config["accumulate"]) == 0
