@@ -4,6 +4,7 @@ Nothing here starts processes.  ``torchrun``, Ray Train or a notebook does; ``in
 """
 
 import os
+from collections import Counter
 
 import torch
 import torch.distributed as dist
@@ -66,6 +67,34 @@ def agree(value: float) -> float:
     carried = torch.tensor(value, dtype=torch.float64, device=_carried())
     dist.broadcast(carried, src=0)
     return carried.item()
+
+
+def merge(counts: Counter[str]) -> Counter[str]:
+    """The sum of every rank's ``counts``, on every rank."""
+    if world() == 1:
+        return counts
+    gathered: list[Counter[str]] = [Counter() for _ in range(world())]
+    dist.all_gather_object(gathered, counts)
+    return sum(gathered, Counter())
+
+
+@torch.no_grad()
+def share_buffers(module: nn.Module) -> None:
+    """Give ``module`` rank 0's buffers, BatchNorm's statistics above all, on every rank: one broadcast a dtype.
+
+    ``DistributedDataParallel`` does so where a forward begins only: after a step each rank has statistics of its own
+    share, and with them another network than the one that rank 0 saves.
+    """
+    if world() == 1:
+        return
+    alike: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in module.buffers():
+        alike.setdefault(buffer.dtype, []).append(buffer)
+    for buffers in alike.values():
+        carried = torch.cat([b.flatten() for b in buffers]).to(_carried())
+        dist.broadcast(carried, src=0)
+        for buffer, values in zip(buffers, carried.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(values.view_as(buffer))
 
 
 def wrap(module: nn.Module) -> nn.Module:

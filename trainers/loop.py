@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from trainers.alarm import Alarm, RobustProbe
-from trainers.distributed import is_main, rank, world
+from trainers.distributed import is_main, rank, share_buffers, world
 from trainers.interval import Interval, Pace, Reading
 from trainers.optimizers import Cosine
 from trainers.state import State
@@ -136,7 +136,7 @@ def _reports(
             state.step += 1
             state.step_in_epoch += 1
             if state.step >= pace.due and state.step_in_epoch < steps:
-                reading = interval.read(state, settings.loss_ceiling)
+                reading = _read(interval, state, settings)
                 pace.reported(state.step, len(interval.rows), reading.seconds)
                 yield _report(state, data, settings, "report", reading)
                 state.model.train(objective.mode == "train")  # the reader may have evaluated
@@ -144,7 +144,7 @@ def _reports(
 
         if state.step_in_epoch != steps:
             raise RuntimeError(f"the data gave {state.step_in_epoch} of the {steps} steps they promised for an epoch")
-        reading = interval.read(state, settings.loss_ceiling)
+        reading = _read(interval, state, settings)
         pace.reported(state.step, len(interval.rows), reading.seconds)
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
 
@@ -162,6 +162,17 @@ def _reports(
 
     reason = state.ended or f"finished {settings.epochs} epochs"
     yield Report(state.step, state.step / steps, "end", {}, 0.0, state.step * data.batch_size, reason=reason)
+
+
+def _read(interval: Interval, state: State, settings: Fit) -> Reading:
+    """What came since the last report; afterwards all ranks hold one network, and one average, to look at.
+
+    Sharing at report points is enough: nothing that rank 0 trains, averages or saves depends on others' buffers.
+    """
+    reading = interval.read(state, settings.loss_ceiling)
+    for network in (state.model,) if state.ema is None else (state.model, state.ema.module):
+        share_buffers(network)
+    return reading
 
 
 def _step(state: State, objective: Objective, settings: Fit) -> Step:

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,14 @@ def ranks(tmp_path_factory):
 
 
 def test_alone_every_call_is_the_identity():
-    tensor, module = torch.ones(2), torch.nn.Linear(1, 1)
+    tensor, module, counts = torch.ones(2), torch.nn.BatchNorm1d(1), Counter(a=2)
     assert (distributed.rank(), distributed.world(), distributed.is_main()) == (0, 1, True)
     assert distributed.total(tensor) is tensor
     assert distributed.agree(0.1) == 0.1
     assert distributed.wrap(module) is module
+    assert distributed.merge(counts) == {"a": 2}
+    distributed.share_buffers(module)
+    assert module.running_mean.item() == 0
     assert distributed.init("cpu") == torch.device("cpu")
     assert not torch.distributed.is_initialized()
 
@@ -80,6 +84,26 @@ def test_two_ranks_train_what_one_trains(ranks):
     for name in ("loss", "adversarial_accuracy", "lr"):
         told = [v for *_, each in ranks[0]["trained"]["reports"] for v in each.get(name, ())]
         assert told == pytest.approx([r.metrics[name] for r in reports[:-1] if name in r.metrics], rel=1e-4)
+
+
+def test_at_every_report_both_ranks_hold_one_network_and_one_average(ranks):
+    """BatchNorm's statistics too, which each rank gathers from its own half of the batch."""
+    one, two = (r["looked_at"] for r in ranks)
+    assert len(one) == len(two) == 7
+    assert {"model/1.running_mean", "ema/1.running_mean", "model/1.num_batches_tracked"} <= one[0].keys()
+    for here, there in zip(one, two, strict=True):
+        assert [n for n, t in here.items() if not torch.equal(t, there[n])] == []
+    assert not torch.equal(one[0]["model/1.running_mean"], one[1]["model/1.running_mean"])
+
+
+def test_both_ranks_probe_one_network(ranks):
+    one, two = (r["probed"] for r in ranks)
+    assert len(one) == 2
+    assert all(torch.equal(here, there) for here, there in zip(one, two, strict=True))
+
+
+def test_counters_are_added_up_over_ranks(ranks):
+    assert all(r["merged"] == {"both.jpg": 3, "0.jpg": 5, "1.jpg": 5} for r in ranks)
 
 
 def test_rank_0_s_probe_decides_for_all(ranks):

@@ -1,6 +1,7 @@
 """Started by torchrun on every rank: what a rank finds goes to ``OUT/<rank>.pt``."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -37,6 +38,21 @@ def trained() -> dict[str, object]:
     return {"weights": state.weights(), "reports": told}
 
 
+def looked_at() -> list[dict[str, torch.Tensor]]:
+    """Every parameter and buffer, of the model and of its average, as the reader of each report finds them."""
+    state, objective = tiny.state(tiny.net()), tiny.objectives(mode="train")["adversarial_training"]
+    reports = fit(state, objective, tiny.Data(), tiny.settings(report_steps=2, alarm=Alarm("warn")), tell_probe)
+    return [{n: t.clone() for n, t in state.weights().items()} for _ in reports]
+
+
+PROBED: list[torch.Tensor] = []
+
+
+def tell_probe(model: torch.nn.Module) -> float:
+    PROBED.append(torch.cat([b.flatten().double() for b in model.buffers()]))
+    return 0.5
+
+
 def diverged() -> str:
     """Only rank 1's half holds a NaN: both must hear of it at the same step."""
 
@@ -66,6 +82,9 @@ def main(out: Path) -> None:
         "compiled": {name: gradients(name, 2, compile=True) for name in ("standard", "gradient_regularized")},
         "trained": trained(),
         "diverged": diverged(),
+        "looked_at": looked_at(),
+        "probed": PROBED,
+        "merged": dict(distributed.merge(Counter({"both.jpg": 1 + rank, f"{rank}.jpg": 5}))),
     }
     torch.save(found, out / f"{rank}.pt")
     torch.distributed.destroy_process_group()
