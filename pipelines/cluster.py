@@ -1,14 +1,18 @@
 """Ray: joining a cluster or starting one on this machine, and what it can hold."""
 
 import logging
+import math
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from pipelines.errors import Misuse
+
+Node = Mapping[str, float]
+"""The resources of one node, by Ray's names."""
 
 # Node autoscaling with a large image takes minutes; Ray Train's own limit is one.
 _QUIET = {
@@ -72,23 +76,56 @@ def placement(config: Mapping[str, Any]) -> tuple[bool, dict[str, float]]:
     import ray
     from ray._private.state import state
 
-    limit = state.get_max_resources_from_cluster_config() or {}
-    held = ray.cluster_resources()
-    most = {kind: max(held.get(kind, 0), limit.get(kind, 0)) for kind in ("CPU", "GPU")}
-
     workers, device = config["workers"], config["device"]
-    use_gpu = device == "cuda" or (device == "auto" and most["GPU"] >= 1)
-    if device == "cuda" and most["GPU"] < 1:
+    groups = getattr(state.get_cluster_config(), "node_group_configs", ())
+    live = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    held = nodes(live, [(dict(group.resources), group.max_count) for group in groups], workers)
+    gpus = any(node.get("GPU", 0) >= 1 for node in held)
+    if device == "cuda" and not gpus:
         raise Misuse("device=cuda: this cluster has no GPU; use device=cpu, or point RAY_ADDRESS at one that has")
-    kind = "GPU" if use_gpu else "CPU"
-    if workers > most[kind]:
-        raise Misuse(
-            f"workers={workers} is more than this cluster can ever hold ({most[kind]:g} {kind}); "
-            f"use workers={max(1, int(most[kind]))} or a larger cluster"
-        )
-    cpus = config["parallel"]["cpus_per_worker"] or max(1, int(most["CPU"] // workers))
-    if not use_gpu and cpus * workers > most["CPU"]:
-        raise Misuse(
-            f"parallel.cpus_per_worker={cpus} x workers={workers} is more than this cluster's {most['CPU']:g} CPU"
-        )
+    use_gpu = device == "cuda" or (device == "auto" and gpus)
+    cpus = fitting(held, workers, config["parallel"]["cpus_per_worker"], use_gpu)
     return use_gpu, {"CPU": cpus, **({"GPU": 1} if use_gpu else {})}
+
+
+def nodes(live: Sequence[Node], groups: Sequence[tuple[Node, int]], workers: int) -> list[Node]:
+    """The nodes that can hold ``workers``: those alive, and those an autoscaler may add.
+
+    ``groups``: its ``(resources of a node, most nodes)``, -1 for no limit; a live node of its shape is one of it.
+    """
+    shapes = [_shape(resources) for resources, _ in groups]
+    # A worker needs one node at most, so that no limit is a limit of `workers`.
+    grown = [node for node, most in groups for _ in range(workers if most < 0 else min(most, workers))]
+    return grown + [node for node in live if _shape(node) not in shapes]
+
+
+def slots(nodes: Iterable[Node], cpus: float, gpu: bool) -> int:
+    """How many workers of ``cpus`` processors, and a GPU each if ``gpu``, the nodes hold; none spans two nodes."""
+    held = ((node.get("CPU", 0) // cpus, node.get("GPU", 0) if gpu else math.inf) for node in nodes)
+    return sum(int(min(pair)) for pair in held)
+
+
+def fitting(held: Sequence[Node], workers: int, cpus: float | None, gpu: bool) -> float:
+    """Processors of one worker: ``cpus``, or else the largest whole number for which all ``workers`` have a place.
+
+    Errors: ``Misuse`` if there is no place for them.
+    """
+    most = slots(held, 1, gpu)
+    if workers > most:
+        kind, remedy = ("GPU", ", device=cpu") if gpu else ("CPU", "")
+        raise Misuse(
+            f"workers={workers} is more than this cluster can ever hold ({most} of one {kind}); "
+            f"use workers={max(1, most)}{remedy} or a larger cluster"
+        )
+    largest = int(max(node.get("CPU", 0) for node in held))
+    fits = next(n for n in range(largest, 0, -1) if slots(held, n, gpu) >= workers)
+    if cpus and slots(held, cpus, gpu) < workers:
+        raise Misuse(
+            f"parallel.cpus_per_worker={cpus:g}: the nodes of this cluster hold {slots(held, cpus, gpu)} such workers, "
+            f"not workers={workers}; use parallel.cpus_per_worker={fits} or less"
+        )
+    return cpus or fits
+
+
+def _shape(node: Node) -> tuple[float, float]:
+    return node.get("CPU", 0), node.get("GPU", 0)
