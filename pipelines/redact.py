@@ -12,7 +12,8 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _CAMEL_KEY = re.compile(r"[a-z]Keys?(?![a-z])")
-_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^/\s@'\"]*@")
+# Up to the last @ before the path; a password may hold a slash too, if it cannot be read as host:port/path.
+_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)(?:[^/\s'\"]*@|[^/\s'\":@]*:(?!\d+/)[^\s'\"@]*@)")
 _QUERY = re.compile(r"([?&;])([A-Za-z0-9_.\-]+)=([^&;\s'\"]+)")
 _SECRET_VARIABLES = (
     "MLFLOW_TRACKING_PASSWORD",
