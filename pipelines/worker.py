@@ -109,7 +109,7 @@ class Run:
 
         for report in fit(self.state, self.objective, self.data, settings(self.config, len(self.data.classes)), probe):
             self._log(report)
-            if report.kind == "epoch" or self._save_now():
+            if report.good and (report.kind == "epoch" or self._save_now()):
                 self._save(report)
         return self._finish(report)
 

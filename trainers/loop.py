@@ -84,7 +84,8 @@ class Report:
     ``kind``: ``"report"``, ``"epoch"`` (an epoch has just ended) or ``"end"`` (the last, with its ``reason``).
     ``metrics``: means since the report before, over all ranks.  ``seconds``: training time since then, without what
     the reader of that report took.  ``images``: seen since step 0, by all ranks.  ``each_step``: every metric at
-    the steps up to ``step``, where asked for.
+    the steps up to ``step``, where asked for.  ``good``: false at the end of an epoch in which the alarm rang and
+    ends the run: do not save then; the state goes back to the last good epoch, which the ``"end"`` tells of.
     """
 
     step: int
@@ -95,6 +96,7 @@ class Report:
     images: int
     each_step: dict[str, tuple[float, ...]] = field(default_factory=dict)
     reason: str = ""
+    good: bool = True
 
 
 def fit(
@@ -154,11 +156,11 @@ def _reports(
             probed, rings = settings.alarm.listen(state, probe)
         if rings and is_main():
             settings.alarm.warn(rings)
-        if rings and settings.alarm.policy == "stop":
+        stops = bool(rings) and settings.alarm.policy == "stop"
+        yield _report(state, data, settings, "epoch", reading, probed, good=not stops)
+        if stops:
             state.recall()
             state.ended = f"stopped after epoch {state.good_epoch}, the last good one: {rings}"
-        else:
-            yield _report(state, data, settings, "epoch", reading, probed)
 
     reason = state.ended or f"finished {settings.epochs} epochs"
     yield Report(state.step, state.step / steps, "end", {}, 0.0, state.step * data.batch_size, reason=reason)
@@ -189,7 +191,13 @@ def _step(state: State, objective: Objective, settings: Fit) -> Step:
 
 
 def _report(
-    state: State, data: TrainingData, settings: Fit, kind: str, reading: Reading, probed: dict[str, float] | None = None
+    state: State,
+    data: TrainingData,
+    settings: Fit,
+    kind: str,
+    reading: Reading,
+    probed: dict[str, float] | None = None,
+    good: bool = True,
 ) -> Report:
     return Report(
         step=state.step,
@@ -199,4 +207,5 @@ def _report(
         seconds=reading.seconds,
         images=state.step * data.batch_size,
         each_step=reading.each_step if settings.each_step else {},
+        good=good,
     )

@@ -146,16 +146,23 @@ for report in fit(state, objective, tiny.Data(soft=True), tiny.settings(report_s
 
 
 def test_a_process_killed_with_9_is_continued_by_another(tmp_path):
+    """The uninterrupted run has a process like theirs: with another number of threads, sums would round otherwise."""
+
     def process(path, kill_at):
         root = Path(__file__).parents[2]
         environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
         return subprocess.run([sys.executable, "-c", SCRIPT, path, str(kill_at)], env=environment, cwd=root).returncode
 
     assert process(tmp_path / "killed", 8) == -signal.SIGKILL
+    saved = tiny.state(tiny.net())
+    load(saved, tmp_path / "killed")
+    assert saved.step == 6
     assert process(tmp_path / "killed", 0) == 0
-    continued, whole = tiny.state(tiny.net()), tiny.state(tiny.net(dropout=0.3))
+    assert process(tmp_path / "whole", 0) == 0
+    continued, whole = tiny.state(tiny.net()), tiny.state(tiny.net())
     load(continued, tmp_path / "killed")
-    run(whole, tiny.objectives(mode="train")["adversarial_training"], tiny.Data(soft=True))
+    load(whole, tmp_path / "whole")
+    assert continued.step == whole.step == 10
     torch.testing.assert_close(continued.weights(), whole.weights(), rtol=0, atol=0)
 
 
@@ -221,9 +228,16 @@ def test_the_alarm_stops_at_the_last_good_epoch(tmp_path):
     with pytest.warns(CatastrophicOverfitting):
         told = [(report, {n: t.clone() for n, t in state.weights().items()}) for report in training]
     reports, weights = zip(*told, strict=True)
-    assert [(r.kind, r.step, r.epoch) for r in reports] == [("epoch", 5, 1), ("epoch", 10, 2), ("end", 10, 2)]
+    assert [(r.kind, r.step, r.epoch, r.good) for r in reports] == [
+        ("epoch", 5, 1, True), ("epoch", 10, 2, True), ("epoch", 15, 3, False), ("end", 10, 2, True)
+    ]  # fmt: skip
+    assert reports[2].metrics["catastrophic_overfitting"] == 1
+    assert reports[2].metrics["probe_robust_accuracy"] == 0.1
+    assert reports[2].metrics["loss"] > 0
+    assert reports[2].seconds > 0
     assert "stopped after epoch 2, the last good one: catastrophic overfitting" in reports[-1].reason
-    assert all(torch.equal(t, weights[1][n]) for n, t in weights[2].items())
+    assert not all(torch.equal(t, weights[1][n]) for n, t in weights[2].items())
+    assert all(torch.equal(t, weights[1][n]) for n, t in weights[3].items())
 
     save(state, tmp_path / "s")
     resumed = tiny.state(tiny.net())
