@@ -30,10 +30,13 @@ class Board:
 
 
 def board() -> Any:
-    """A new actor handle; it takes no CPU from the training."""
+    """A new actor handle; it takes no CPU from the training, and stays off nodes that may be taken away."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return ray.remote(num_cpus=0)(Board).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor: Any = ray.remote(Board)
+    return actor.options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 @contextmanager
@@ -50,8 +53,6 @@ def display(handle: Any, title: str, console: Console) -> Iterator[None]:
 
 
 def _draw(handle: Any, title: str, console: Console, done: threading.Event) -> None:
-    import ray
-
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -67,7 +68,11 @@ def _draw(handle: Any, title: str, console: Console, done: threading.Event) -> N
         while True:
             last = done.wait(0.5)
             try:
-                report, notices = ray.get(handle.read.remote(), timeout=5)
+                report, notices = _read(handle)
+            except TimeoutError:  # a busy cluster answers later
+                if last:
+                    return
+                continue
             except Exception:  # the cluster is going: the run's own error is the one to show
                 return
             for text in notices[said:]:
@@ -80,6 +85,14 @@ def _draw(handle: Any, title: str, console: Console, done: threading.Event) -> N
                     console.print(f"{title}  epoch {epoch}/{report['epochs']}  {line(report['metrics'])}")
             if last:
                 return
+
+
+def _read(handle: Any, within: float = 5.0) -> tuple[dict[str, Any], list[str]]:
+    """Errors: ``TimeoutError``; Ray's own when the actor is dead or the cluster gone."""
+    import ray
+
+    found: tuple[dict[str, Any], list[str]] = ray.get(handle.read.remote(), timeout=within)
+    return found
 
 
 def line(metrics: Mapping[str, float]) -> str:
