@@ -29,6 +29,7 @@ SHORT = ("epochs=2", "model.arguments.blocks=1", "model.arguments.width=8", "eva
 
 def train(folder: Path, uri: str, *overrides: str, code: int = OK) -> dict:
     """The outcome of a short run."""
+    folder.mkdir(exist_ok=True)
     out = folder / "outcome.json"
     arguments = ["train", *SHORT, f"tracking.uri={uri}", f"storage={folder / 'runs'}", f"--json={out}", *overrides]
     assert main(arguments) == code
