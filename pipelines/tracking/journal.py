@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Journal:
 
     ``poll``: seconds between deliveries.  ``timeout``: seconds a request may take.  ``system_seconds``: between samples
     of the machine (None for none); the step of a sample is its second since 1970, so it grows over restarts too.
+    ``notify``: told once when the server goes away and once when it is back, in a line for a person.
     """
 
     def __init__(
@@ -47,8 +49,9 @@ class Journal:
         poll: float = 1.0,
         timeout: float = 30.0,
         system_seconds: float | None = 10.0,
+        notify: Callable[[str], None] | None = None,
     ) -> None:
-        self.rejected = 0
+        self.rejected, self._notify = 0, notify
         self._uri, self._run_id, self._poll, self._timeout = uri, run_id, poll, timeout
         self._spool = Spool(Path(spool) / f"{run_id}.jsonl")
         self._lock = threading.Lock()
@@ -141,7 +144,7 @@ class Journal:
                 self._reject(len(batch), str(error))
             self._acknowledge(len(batch))
             if self._away_since is not None:
-                _log.warning("tracking is back after %.0f s", time.monotonic() - self._away_since)
+                self._tell(f"tracking is back after {time.monotonic() - self._away_since:.0f} s")
                 self._away_since = None
 
     def _attach(self) -> None:
@@ -201,4 +204,11 @@ class Journal:
         if self._away_since is None:
             self._away_since = time.monotonic()
             reason = redact_text(str(error).splitlines()[0] if str(error) else type(error).__name__)
-            _log.warning("tracking is away (%.200s); metrics wait in %s and training goes on", reason, self._spool.path)
+            away = f"tracking is away since {time.strftime('%H:%M:%S')} ({reason:.200})"
+            self._tell(f"{away}; metrics wait in {self._spool.path} and training goes on")
+
+    def _tell(self, text: str) -> None:
+        _log.warning("%s", text)
+        if self._notify is not None:
+            with suppress(Exception):  # who cannot be told stops no delivery
+                self._notify(text)

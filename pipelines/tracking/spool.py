@@ -14,12 +14,15 @@ _log = logging.getLogger(__name__)
 
 
 class Spool:
-    """A file of one JSON list a line.  A disk that fails is reported once: the training goes on without a spool."""
+    """A file of one JSON list a line, in a folder that is made for this user alone.
+
+    A disk that fails is reported once: the training goes on without a spool.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self._healthy = path, True
         with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def read(self) -> list[Point]:
         """What is there; a last line cut off by a kill is not."""

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -60,7 +61,9 @@ def test_every_value_arrives_once_with_its_own_time(mlflow_server, run_id, tmp_p
 
 
 def test_a_stopped_server_neither_stops_nor_slows_nor_loses(mlflow_server, run_id, tmp_path, caplog):
-    journal = Journal(mlflow_server.uri, run_id, tmp_path, poll=0.05, timeout=1.0, system_seconds=None)
+    told: list[str] = []
+    quick = {"poll": 0.05, "timeout": 1.0, "system_seconds": None}
+    journal = Journal(mlflow_server.uri, run_id, tmp_path, **quick, notify=told.append)
     seconds = []
     try:
         for step in range(300):
@@ -80,10 +83,12 @@ def test_a_stopped_server_neither_stops_nor_slows_nor_loses(mlflow_server, run_i
     assert sorted(seconds)[len(seconds) // 2] < 0.3e-3
     assert "tracking is away" in caplog.text
     assert "tracking is back" in caplog.text
+    assert [text.split()[:3] for text in told] == [["tracking", "is", "away"], ["tracking", "is", "back"]]
 
 
-def test_a_killed_server_comes_back(mlflow_server, run_id, tmp_path):
-    journal = Journal(mlflow_server.uri, run_id, tmp_path, poll=0.05, timeout=2.0, system_seconds=None)
+def test_a_killed_server_comes_back_whoever_cannot_be_told(mlflow_server, run_id, tmp_path):
+    told = mock.Mock(side_effect=RuntimeError("the board is gone"))
+    journal = Journal(mlflow_server.uri, run_id, tmp_path, poll=0.05, timeout=2.0, system_seconds=None, notify=told)
     try:
         for step in range(100):
             journal.log(step, metrics(step))
@@ -97,6 +102,7 @@ def test_a_killed_server_comes_back(mlflow_server, run_id, tmp_path):
         journal.log(step, metrics(step))
     assert journal.close(30) == 0
     assert_once(mlflow_server.uri, run_id, 120)
+    assert told.call_count == 2
 
 
 WORKER = """
@@ -175,6 +181,12 @@ def test_a_spool_cut_off_in_a_line_is_read_to_there(tracking_uri, tmp_path):
     assert [p.step for p in journal.pending()] == [0, 1]
     assert journal.close(20) == 0
     assert steps(tracking_uri, run_id, "loss") == [0, 1]
+
+
+def test_the_folder_of_the_spool_is_this_users_alone(tracking_uri, tmp_path):
+    journal = Journal(tracking_uri, "0" * 32, tmp_path / "spool", system_seconds=None)
+    assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
+    journal.close(0.0)
 
 
 def test_logging_never_raises(tracking_uri, tmp_path, caplog):
