@@ -67,7 +67,7 @@ def register(
     except Exception as error:
         raise Failure(
             f"register_as={name}: the model of run {run_id} is not registered ({_first_line(error)}); it is kept in "
-            f"{directory}, and the same command tries again"
+            "the run's last checkpoint, and the same command tries again"
         ) from error
 
 

@@ -133,7 +133,7 @@ def test_a_failure_leaves_nothing_half_made_and_can_be_repeated(tracking_uri, ru
     leak = OSError("no space at https://me:hunter22@host/x")
     with (
         mock.patch.object(MlflowClient, broken, side_effect=leak),
-        pytest.raises(Failure, match="same command") as caught,
+        pytest.raises(Failure, match="run's last checkpoint, and the same command") as caught,
     ):
         put(tracking_uri, run_id, tmp_path)
     assert "hunter22" not in str(caught.value)
