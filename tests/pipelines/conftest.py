@@ -17,6 +17,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _mlflow_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``mlflow.set_tracking_uri`` holds for the process, over ``MLFLOW_TRACKING_URI``: no test leaves one."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    if mlflow := sys.modules.get("mlflow"):
+        mlflow.set_tracking_uri(None)
+
+
 @pytest.fixture(scope="session")
 def tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipelines.tracking import server
