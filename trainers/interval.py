@@ -12,7 +12,7 @@ from trainers.state import State
 from trainers.types import Metrics
 
 
-class Diverged(RuntimeError):  # noqa: N818  (what happened, as StopIteration)
+class Diverged(RuntimeError):
     """Training left the finite numbers, or its loss every bound.  The state must not be saved."""
 
 
@@ -71,9 +71,9 @@ class Interval:
         else:
             return
         raise Diverged(
-            f"training diverged at step {first + at}: {what}, at learning rate {self.lrs[at]:.3g}. Lower schedule.lr, "
-            "lengthen schedule.warmup_epochs, or set clip_norm; with bf16 try without. This state was not offered "
-            "for saving, the last checkpoint is good"
+            f"training diverged at step {first + at}: {what}, at learning rate {self.lrs[at]:.3g}. Lower optimizer.lr, "
+            "lengthen schedule.warmup_epochs, or set clip_norm; under precision=bfloat16 try precision=float32. This "
+            "state was not offered for saving, the last checkpoint is good"
         )
 
 

@@ -37,7 +37,8 @@ class TrainingData(Protocol):
 
 @dataclass(frozen=True)
 class Fit:
-    """How to train.  ``report_steps`` or ``report_seconds``, or neither for reports at epoch ends only.
+    """How to train.  ``report_steps`` or ``report_seconds``, or neither (None or 0) for reports at epoch ends
+    only.
 
     ``each_step`` gives reports every step's metrics too.  ``accumulate`` splits each rank's share of a step into that
     many micro-batches.  ``loss_ceiling``: a mean loss above it counts as diverged (ln K is chance level).
@@ -58,17 +59,20 @@ class Fit:
     alarm: Alarm = Alarm()
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "accumulate", "report_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        for name in ("clip_norm", "report_seconds", "loss_ceiling"):
+        for name in ("epochs", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("clip_norm", "loss_ceiling"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value:g} must be above 0, or null for none")
+        for setting, every in (("report.steps", self.report_steps), ("report.seconds", self.report_seconds)):
+            if every is not None and not every >= 0:
+                raise ValueError(f"{setting}={every:g} must not be negative; 0 switches it off")
         if self.report_steps and self.report_seconds:
             raise ValueError(
-                f"report_steps={self.report_steps} and report_seconds={self.report_seconds:g} are both set: keep one"
+                f"report.steps={self.report_steps} and report.seconds={self.report_seconds:g} are both set: keep one, "
+                "set the other to 0"
             )
         if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs:
             raise ValueError(

@@ -26,12 +26,12 @@ class Cosine:
 
     def __post_init__(self) -> None:
         if not (0 < self.lr < math.inf):
-            raise ValueError(f"schedule.lr={self.lr:g} must be above 0")
+            raise ValueError(f"optimizer.lr={self.lr:g} must be above 0")
         for name in ("warmup_epochs", "warmup_lr", "min_lr"):
             if getattr(self, name) < 0:
                 raise ValueError(f"schedule.{name}={getattr(self, name):g} must not be negative")
         if self.min_lr > self.lr:
-            raise ValueError(f"schedule.min_lr={self.min_lr:g} is above schedule.lr={self.lr:g}: swap them")
+            raise ValueError(f"schedule.min_lr={self.min_lr:g} is above optimizer.lr={self.lr:g}: swap them")
 
     def __call__(self, epoch: float, epochs: float) -> float:
         if epoch < self.warmup_epochs:

@@ -60,7 +60,7 @@ class State:
     ) -> Self:
         """At step 0.  ``ema_decay`` in (0, 1), or none for no average."""
         if ema_decay is not None and not 0 < ema_decay < 1:
-            raise ValueError(f"ema_decay={ema_decay:g} must be in (0, 1), or null for no average")
+            raise ValueError(f"ema={ema_decay:g} must be in (0, 1), or null for no average")
         ema = None if ema_decay is None else ModelEmaV3(model, decay=ema_decay, use_warmup=True)
         return cls(model, optimizer, ema, config_digest)
 

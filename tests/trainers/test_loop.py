@@ -182,7 +182,10 @@ def test_a_nan_is_named_with_its_step_and_never_offered_for_saving(tmp_path):
             save(state, tmp_path / "s")
             saved.append(report.step)
 
-    with pytest.raises(Diverged, match=r"diverged at step 8: the loss is nan, at learning rate .*Lower schedule.lr"):
+    with pytest.raises(
+        Diverged,
+        match=r"diverged at step 8: the loss is nan, at learning rate .*Lower optimizer.lr, .*try precision=float32",
+    ):
         train_and_save()
     assert saved == [2, 4, 5, 6]
     last = tiny.state(tiny.net())
@@ -270,7 +273,9 @@ def test_the_probe_sees_the_trained_weights_in_eval_mode():
         ({"accumulate": 0}, "accumulate=0 must be at least 1"),
         ({"accumulate": 9}, "accumulate=9 is more than the 8 examples"),
         ({"clip_norm": 0.0}, "clip_norm=0 must be above 0"),
-        ({"report_steps": 1, "report_seconds": 1.0}, "keep one"),
+        ({"report_steps": -1}, r"report\.steps=-1 must not be negative; 0 switches it off"),
+        ({"report_seconds": -0.5}, r"report\.seconds=-0\.5 must not be negative"),
+        ({"report_steps": 1, "report_seconds": 1.0}, r"report\.steps=1 and report\.seconds=1 are both set: keep one"),
         ({"schedule": Cosine(lr=0.1, warmup_epochs=2)}, "warmup_epochs=2 leaves nothing of epochs=2"),
         ({"alarm": Alarm("stop")}, "alarm.policy='stop' needs a probe"),
     ],
@@ -285,8 +290,8 @@ def test_settings_that_cannot_work_are_refused_before_anything_runs(changed, mes
     [
         (lambda: Alarm("loud"), "alarm.policy='loud'"),
         (lambda: Alarm(share=0), "alarm.share=0"),
-        (lambda: Cosine(lr=0), "schedule.lr=0"),
-        (lambda: Cosine(lr=0.1, min_lr=0.2), "schedule.min_lr=0.2 is above"),
+        (lambda: Cosine(lr=0), "optimizer.lr=0"),
+        (lambda: Cosine(lr=0.1, min_lr=0.2), "schedule.min_lr=0.2 is above optimizer.lr=0.1"),
         (lambda: Cosine(lr=0.1, warmup_lr=-1), "schedule.warmup_lr=-1"),
         (lambda: groups(tiny.net(), -1), "optimizer.weight_decay=-1"),
     ],

@@ -179,5 +179,5 @@ def test_a_full_disk_is_told_with_the_bytes_needed_and_the_old_file_stays(tmp_pa
 
 def test_an_average_needs_a_decay_between_0_and_1():
     model = tiny.net()
-    with pytest.raises(ValueError, match=r"ema_decay=1 must be in \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"^ema=1 must be in \(0, 1\)"):
         State.create(model, torch.optim.SGD(model.parameters()), 1.0)

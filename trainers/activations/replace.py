@@ -44,7 +44,7 @@ def make(name: str, **parameters: Any) -> nn.Module:
     for parameter in parameters:
         if parameter not in known:
             raise ValueError(
-                f"model.activation.{parameter}={parameters[parameter]!r} is not a parameter of {name!r}; "
+                f"model.activation_parameters.{parameter}={parameters[parameter]!r} is not a parameter of {name!r}; "
                 + (_nearest(parameter, known) if known else "it has none")
             )
     return NAMES[name](**parameters)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 def _positive(alpha: float, name: str) -> float:
     if not (0 < alpha < math.inf):
-        raise ValueError(f"model.activation.alpha={alpha:g} must be a number above 0 for {name}")
+        raise ValueError(f"model.activation_parameters.alpha={alpha:g} must be a number above 0 for {name}")
     return alpha
 
 
@@ -51,7 +51,9 @@ class GELU(nn.GELU):
 
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):
-            raise ValueError(f"model.activation.approximate={approximate!r} must be 'none' (exact) or 'tanh' for gelu")
+            raise ValueError(
+                f"model.activation_parameters.approximate={approximate!r} must be 'none' (exact) or 'tanh' for gelu"
+            )
         super().__init__(approximate)
 
 

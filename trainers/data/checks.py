@@ -42,22 +42,23 @@ def no_empty_class(labels: Tensor, classes: Sequence[str]) -> None:
 def batch(batch_size: int, available: int, world: int, even: bool) -> None:
     """``batch_size`` must be fed by ``available`` examples, divide over ``world`` workers, and pair up if ``even``."""
     if batch_size < 1:
-        raise ValueError(f"data.batch_size={batch_size} must be at least 1")
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
     if batch_size > available:
         raise ValueError(
-            f"data.batch_size={batch_size} is above the {available} training examples there are: "
-            f"set data.batch_size to {available} or less"
+            f"batch_size={batch_size} is above the {available} training examples there are: "
+            f"set batch_size to {available} or less"
         )
     if batch_size % world:
         near = max(batch_size // world, 1) * world
         raise ValueError(
-            f"data.batch_size={batch_size} is the batch of all workers together and does not divide by "
-            f"workers={world}: set data.batch_size={near}"
+            f"batch_size={batch_size} is the batch of all workers together and does not divide by "
+            f"workers={world}: set batch_size={near}"
         )
     if even and (batch_size // world) % 2:
         raise ValueError(
-            f"data.batch_size={batch_size} leaves {batch_size // world} examples to each of workers={world}, and mixup "
-            f"and cutmix mix pairs: set data.batch_size={batch_size + world} or switch mixing off"
+            f"batch_size={batch_size} leaves {batch_size // world} examples to each of workers={world}, and mixup and "
+            f"cutmix mix pairs: set batch_size={batch_size + world}, or data.mixing.mixup_alpha=0 and "
+            "data.mixing.cutmix_alpha=0"
         )
 
 

@@ -99,7 +99,7 @@ def assemble(
     chosen = {"name": activation} if isinstance(activation, str) else dict(activation) if activation else None
     if chosen is not None:
         if "name" not in chosen:
-            raise ValueError(f"model.activation={chosen} has no name; write model.activation.name=gelu")
+            raise ValueError(f"model.activation={chosen} has no name: give it one, such as name=gelu")
         replace(network, **chosen)
     if second_order:
         twice.prepare(network)
@@ -126,9 +126,9 @@ def seeded(seed: int) -> Iterator[None]:
 
 def _checked_size(input_size: Sequence[int], num_classes: int) -> tuple[int, int, int]:
     if len(input_size) != 3 or min(input_size) < 1:
-        raise ValueError(f"model.input_size={list(input_size)} must be (channels, height, width), each 1 or more")
+        raise ValueError(f"data.input_size={list(input_size)} must be (channels, height, width), each 1 or more")
     if num_classes < 1:
-        raise ValueError(f"model.num_classes={num_classes} must be 1 or more")
+        raise ValueError(f"data.source.class_names gives {num_classes} classes: there must be 1 or more")
     channels, height, width = (int(n) for n in input_size)
     return channels, height, width
 
@@ -141,9 +141,9 @@ def _constants(channels: int, mean: Sequence[float] | None, std: Sequence[float]
     }
     for key, values in constants.items():
         if len(values) != channels:
-            raise ValueError(f"model.{key}={values} must have {channels} values, one a channel of model.input_size")
+            raise ValueError(f"data.{key}={values} must have {channels} values, one a channel of data.input_size")
     if min(constants["std"]) <= 0:
-        raise ValueError(f"model.std={constants['std']} must be above 0, in units of pixels in [0, 1]")
+        raise ValueError(f"data.std={constants['std']} must be above 0, in units of pixels in [0, 1]")
     return constants
 
 
@@ -165,7 +165,9 @@ def _check_name(name: str, pretrained: bool) -> None:
 def _timm(name: str, pretrained: bool, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
     for key in _OURS:
         if key in arguments:
-            raise ValueError(f"model.arguments.{key}={arguments[key]!r} is set by other keys of model; remove it")
+            raise ValueError(
+                f"model.arguments.{key}={arguments[key]!r} follows from data and weights; remove it"
+            )
     try:
         return timm.create_model(name, pretrained, num_classes=num_classes, in_chans=channels, **arguments)
     except Exception as error:

@@ -17,7 +17,7 @@ from trainers.modes import mode
 
 _REMEDY = (
     "choose one that can (resnet*, convnext*, vit_*, deit_*, swin_*), or an objective without an input gradient "
-    "(objective=adversarial_training)"
+    "(objective=pgd)"
 )
 
 

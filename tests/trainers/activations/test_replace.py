@@ -90,7 +90,9 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 def test_an_unknown_parameter_is_answered_with_the_nearest():
-    with pytest.raises(ValueError, match=r"model\.activation\.alhpa=1 is not a parameter of 'celu'; nearest: alpha"):
+    with pytest.raises(
+        ValueError, match=r"model\.activation_parameters\.alhpa=1 is not a parameter of 'celu'; nearest: alpha"
+    ):
         make("celu", alhpa=1)
     with pytest.raises(ValueError, match=r"is not a parameter of 'silu'; it has none"):
         make("silu", alpha=1)

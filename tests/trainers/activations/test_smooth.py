@@ -123,7 +123,7 @@ def test_smooth_relu_survives_an_alpha_of_zero():
 @pytest.mark.parametrize("kind", [smooth.ParametricSoftplus, smooth.ELU, smooth.CELU, smooth.SmoothReLU])
 @pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf])
 def test_alpha_must_be_a_positive_number(kind, alpha):
-    with pytest.raises(ValueError, match=r"model\.activation\.alpha=.* must be a number above 0"):
+    with pytest.raises(ValueError, match=r"model\.activation_parameters\.alpha=.* must be a number above 0"):
         kind(alpha=alpha)
 
 

@@ -144,13 +144,13 @@ def test_the_same_set_has_the_same_digest(build, parquet, make):
 @pytest.mark.parametrize(
     ("settings", "world", "message"),
     [
-        ({"batch_size": 0}, 1, r"data.batch_size=0 must be at least 1"),
-        ({"batch_size": 64}, 1, r"data.batch_size=64 is above the \d+ training examples"),
-        ({"batch_size": 4}, 3, r"data.batch_size=4 .* does not divide by workers=3: set data.batch_size=3"),
+        ({"batch_size": 0}, 1, r"^batch_size=0 must be at least 1"),
+        ({"batch_size": 64}, 1, r"^batch_size=64 is above the \d+ training examples"),
+        ({"batch_size": 4}, 3, r"^batch_size=4 .* does not divide by workers=3: set batch_size=3"),
         (
             {"batch_size": 6, "mixing": Mixing(mixup_alpha=1.0)},
             2,
-            r"data.batch_size=6 leaves 3 examples to each of workers=2.*set data.batch_size=8",
+            r"^batch_size=6 leaves 3 examples to each of workers=2.*set batch_size=8",
         ),
         ({"validation": 60}, 1, r"data.validation=60 and data.test=0 hold out all"),
         ({"validation": -1}, 1, r"data.validation=-1 must be at least 0"),
@@ -184,7 +184,7 @@ def test_sizes_must_agree_or_be_given(folder):
     assert next(Resident(Folder(str(folder)), 4, input_size=[1, 8, 8]).train(0)).x.shape == (4, 1, 8, 8)
     with pytest.raises(ValueError, match=r"data.input_size=\[2, 8, 8\] must be"):
         Resident(Folder(str(folder)), 4, input_size=[2, 8, 8])
-    with pytest.raises(ValueError, match=r"above data.memory_gb=1e-06"):
+    with pytest.raises(ValueError, match=r"above data.memory_gb=1e-06: .*data=folder"):
         Resident(Folder(str(folder)), 4, input_size=[3, 64, 64], memory_gb=1e-6)
 
 
