@@ -30,11 +30,13 @@ class Resident:
     ``split_seed``.  ``augment=None``: images as they are.  ``input_size``: (C, H, W), to which images are scaled and
     cropped; left out, they must all have one size.  ``mean``, ``std``: left out, those of the training examples.
     ``on_corrupt``: "error" stops at an image that cannot be decoded; "skip" leaves it out of the epoch, up to a
-    share of ``max_corrupt`` of each split, with every other example, id and order as before.  ``memory_gb``: the most
-    that the images may take.
+    share of ``max_corrupt`` of each split, with every other example, id and order as before; ``skipped`` counts
+    them by name, on every rank all of them (``replicated`` is true).  ``memory_gb``: the most that the images may take.
 
     Errors: ``ValueError`` from the constructor for every setting or set that cannot work.
     """
+
+    replicated = True
 
     def __init__(
         self,
@@ -190,5 +192,5 @@ def _must_fit(count: int, input_size: Sequence[int], memory_gb: float) -> None:
     if needed > memory_gb:
         raise ValueError(
             f"{count} images of {tuple(input_size)} take {needed:.1f} GB, above data.memory_gb={memory_gb:g}: "
-            "raise it, lower data.input_size, or use trainers.data.streaming.Streaming"
+            "raise it, lower data.input_size, or choose data that stream (data=folder, data=webdataset, data=imagenet)"
         )

@@ -27,16 +27,22 @@ class Streaming:
     (for tar and parquet shards, whose content should be shuffled already) the epoch is ``G`` stretches of shards in
     keyed order, each read nearly in sequence and shuffled within ``buffer`` examples; every step takes
     ``batch_size / G`` from each.  A rank reads ``G / world`` lanes and touches no other, so batches are the same for
-    any number of workers that divides ``G``.  Set G to a multiple of workers × ``loaders``.
+    any number of workers that divides ``G``.  Set G to a multiple of workers × ``loaders``: each process then reads
+    ``G / (workers · loaders)`` lanes of its own, from a window of ``buffer`` examples in each, and these windows must
+    fit into the source's ``cache_mb``, or row groups are read over and over.  1024 images of 110 KB take 113 MB, so
+    the defaults suit two lanes a process; for more of them, lower ``buffer`` or raise ``cache_mb``, which every one
+    of the processes may take.
 
     ``loaders``: processes that decode; 0 decodes in this one.  They live from epoch to epoch.
 
     CorruptError images are met while training: with ``on_corrupt="skip"`` another training example, keyed by
     (id, seed, epoch), takes the place of each, so that steps and order are as before; held-out ones are left out.
-    ``skipped`` counts every meeting by name.
+    ``skipped`` counts every meeting by name, of this rank's share alone (``replicated`` is false).
 
     Errors: ``ValueError`` from the constructor; from ``train`` for a corrupt image where that is fatal.
     """
+
+    replicated = False
 
     def __init__(
         self,
@@ -52,7 +58,7 @@ class Streaming:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         lanes: int | None = None,
-        buffer: int = 4096,
+        buffer: int = 1024,
         on_corrupt: str = "error",
         max_corrupt: float = 0.01,
         held_out_batch_size: int = 256,
@@ -107,8 +113,7 @@ class Streaming:
         checks.batch(self.batch_size, self.size("train"), world, self.mixing.pairs)
         if self.lanes is not None and (self.lanes % world or self.batch_size % self.lanes):
             raise ValueError(
-                f"data.lanes={self.lanes} must be a multiple of workers={world} and divide "
-                f"data.batch_size={self.batch_size}"
+                f"data.lanes={self.lanes} must be a multiple of workers={world} and divide batch_size={self.batch_size}"
             )
 
     def train(
