@@ -65,6 +65,17 @@ def test_streaming_puts_another_in_its_place_and_no_other_moves(sets, settings):
     assert damaged.skipped == {NAME: 2}
 
 
+def test_ranks_count_the_same_or_each_its_own_as_replicated_says(sets):
+    skip = {"on_corrupt": "skip", "max_corrupt": 0.1}
+    resident = [Resident(sets[1], 2, **skip) for _ in range(2)]
+    streaming = [Streaming(sets[1], 4, SIZE, loaders=0, transform=PLAIN, **skip) for _ in range(2)]
+    for batchers in (resident, streaming):
+        for rank, data in enumerate(batchers):
+            list(data.train(0, rank=rank, world=2))
+        counted = [data.skipped.total() for data in batchers]
+        assert sorted(counted) == ([1, 1] if batchers[0].replicated else [0, 1])
+
+
 def test_a_corrupt_held_out_image_is_left_out(sets, make):
     from pathlib import Path
 
