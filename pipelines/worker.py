@@ -18,7 +18,7 @@ from pipelines.storage import files
 from pipelines.tracking.journal import Journal
 from trainers import losses, models, optimizers, state
 from trainers.alarm import Alarm
-from trainers.distributed import agree, is_main, rank, world
+from trainers.distributed import agree, is_main, merge, rank, world
 from trainers.evaluation.accuracy import CleanAccuracy, RobustAccuracy
 from trainers.evaluation.cost import standard_steps
 from trainers.evaluation.gradients import GradientNorms
@@ -94,9 +94,11 @@ class Run:
         self.outcome: dict[str, Any] | None = None
         self.board = config["board"]
         pending = self._restore()
-        self.journal = (
-            Journal(config["tracking"]["uri"], config["run_id"], config["spool"], pending) if is_main() else None
-        )
+        self.journal = self._journal(pending) if is_main() else None
+
+    def _journal(self, pending: list[Any]) -> Journal:
+        uri, run_id, spool = (self.config["tracking"]["uri"], self.config["run_id"], self.config["spool"])
+        return Journal(uri, run_id, spool, pending, notify=self.board.notice.remote)
 
     def train(self) -> dict[str, Any]:
         """Five hops from the command: this loop, ``fit``, the step, the objective, its loss."""
@@ -185,7 +187,7 @@ class Run:
             "cost": self._cost(),
             "ended": report.reason,
             "steps": report.step,
-            "skipped": dict(self.data.skipped),
+            "skipped": dict(self.data.skipped if self.data.replicated else merge(self.data.skipped)),
         }
         if self.journal is not None:
             self.journal.log(report.step, metrics)

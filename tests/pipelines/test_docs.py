@@ -44,7 +44,7 @@ def blocks(kind: str) -> list[tuple[str, str]]:
 
 
 COMMANDS = [(page, line) for page, text in blocks("sh") for line in text.splitlines() if line.strip()]
-VERBS = [line for _, line in COMMANDS if line.startswith("holdfast ")]
+VERBS = sorted({line for _, line in COMMANDS if line.startswith("holdfast ")})
 
 
 @pytest.fixture(scope="module")

@@ -165,9 +165,7 @@ def _check_name(name: str, pretrained: bool) -> None:
 def _timm(name: str, pretrained: bool, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
     for key in _OURS:
         if key in arguments:
-            raise ValueError(
-                f"model.arguments.{key}={arguments[key]!r} follows from data and weights; remove it"
-            )
+            raise ValueError(f"model.arguments.{key}={arguments[key]!r} follows from data and weights; remove it")
     try:
         return timm.create_model(name, pretrained, num_classes=num_classes, in_chans=channels, **arguments)
     except Exception as error:
