@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from pipelines.errors import Misuse
 ALLOWED = ("trainers.", "torch.optim.")
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _SCIENTIFIC = re.compile(r"-?\d+(?:\.\d*)?[eE][+-]?\d+")
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # get_object logs what it raises
 
 
 def number(text: Any) -> Any:
@@ -34,7 +36,13 @@ def _times(*factors: Any) -> float:
     return product
 
 
+def _required(key: str, what: str) -> None:
+    """For a recipe that leaves ``key`` to the user where the default is null: merging ``???`` would keep the null."""
+    raise Misuse(f"{key} is not set: give {what}; add {key}=VALUE")
+
+
 OmegaConf.register_new_resolver("times", _times, replace=True)
+OmegaConf.register_new_resolver("required", _required, replace=True)
 
 
 def plain(node: Any) -> Any:
@@ -58,7 +66,11 @@ def target(node: Mapping[str, Any], where: str, trust: Sequence[str] = ()) -> An
     try:
         return get_object(path)
     except Exception as error:
-        raise Misuse(f"{where}._target_={path} cannot be imported: {str(error).splitlines()[0]}") from error
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise Misuse(
+            f"{where}._target_={path} cannot be imported ({reason}); correct the name, install its package, or run "
+            "in the folder that holds it"
+        ) from error
 
 
 def parameters(made: Any) -> list[str]:

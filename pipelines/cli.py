@@ -1,6 +1,7 @@
 """``holdfast <verb> [KEY=VALUE ...]``: the one place that knows every verb."""
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -113,6 +114,8 @@ def _run(args: argparse.Namespace) -> None:
         from pipelines.compose import compose
 
         config = compose("train", args.overrides, args.recipes)
+        if config["trust"]:
+            sys.path.append(os.getcwd())  # a trusted package may lie beside the user, as it may for `python -m`
         from pipelines.train import train  # heavy imports only once the config is good
 
         config["json"] = str(args.json) if args.json else config["json"]

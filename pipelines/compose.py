@@ -87,7 +87,7 @@ def compose(verb: str, overrides: Sequence[str], recipes: Path | None = None) ->
                 raise Misuse(f"{key} is not set: the recipe leaves it to you; add {key}=VALUE")
         plain = build.plain(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
-        raise Misuse(_first_line(error)) from error
+        raise error.__cause__ if isinstance(error.__cause__, Misuse) else Misuse(_first_line(error)) from error
     if plain["alarm"]["policy"] == "False":  # YAML reads a bare `off` as false
         plain["alarm"]["policy"] = "off"
     plain["recipe"] = next(str(o.value()) for o in groups if str(o.key_or_group) == "recipe")

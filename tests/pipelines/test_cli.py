@@ -37,6 +37,8 @@ WRONG = [
     ((*DIGITS, "data.mixing.mixup_alpha=-1"), "must not be negative"),
     ((*DIGITS, "model.weights=/no/such/file.safetensors"), "/no/such/file.safetensors"),
     (("train", "recipe=cifar10_pgd", "data.path=/no/such/folder"), "/no/such/folder"),
+    (("train", "recipe=imagenet_r50_gradnorm", "data.path=x"), "model.weights is not set: give what imagenet_r50_swap"),
+    ((*DIGITS, "objective._target_=absent.Mine", "trust=[absent]"), "cannot be imported (No module named 'absent')"),
     ((*DIGITS, "optimizer.lr=abc"), "optimizer.lr=abc is not a number"),
     ((*DIGITS, "threat.eps=abc"), "threat.eps=abc"),
     ((*DIGITS, "evaluation.examples=0"), "evaluation.examples=0 must be at least 1"),

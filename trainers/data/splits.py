@@ -21,9 +21,9 @@ def chosen(paths: Sequence[str], root: str, names: Sequence[str], setting: str) 
     for name in names:
         if found := [path for path in paths if belongs(path, root, name)]:
             return name, found
-    shown = ", ".join(below(path, root) for path in paths[:3])
+    shown = f"{len(paths)} others: {', '.join(below(path, root) for path in paths[:3])} ..." if paths else "none at all"
     raise ValueError(
-        f"{setting}={root} has no files of split {' or '.join(names)} (there are {len(paths)} others: {shown} ...): "
+        f"{setting}={root} has no files of split {' or '.join(names)} (there are {shown}): "
         f"name them {names[0]}-... or put them in a folder {names[0]}/"
         + ("" if names[0] == "train" else ", or set data.test=N to hold N training examples out for testing")
     )
