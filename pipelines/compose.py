@@ -87,7 +87,7 @@ def compose(verb: str, overrides: Sequence[str], recipes: Path | None = None) ->
                 raise Misuse(f"{key} is not set: the recipe leaves it to you; add {key}=VALUE")
         plain = build.plain(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
-        raise error.__cause__ if isinstance(error.__cause__, Misuse) else Misuse(_first_line(error)) from error
+        raise Misuse(_first_line(error)) from error
     if plain["alarm"]["policy"] == "False":  # YAML reads a bare `off` as false
         plain["alarm"]["policy"] = "off"
     plain["recipe"] = next(str(o.value()) for o in groups if str(o.key_or_group) == "recipe")
@@ -191,4 +191,6 @@ def _compose(verb: str, overrides: list[str], recipes: Path | None) -> DictConfi
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"\s+", " ", lines[0]) if lines else type(error).__name__
+    line = lines[0] if lines else type(error).__name__
+    line = re.sub(r"^\w+ raised while resolving interpolation: ", "", line)  # what the resolver said is enough
+    return re.sub(r"\s+", " ", line)

@@ -1,4 +1,5 @@
-"""Every command and every program in the README and the guides, run as written but for the budget."""
+"""Every command and every program in the README and the guides, run as written but for the budget; every setting they
+mention, and every mistake in docs/errors.md."""
 
 import os
 import re
@@ -14,8 +15,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,10 +40,18 @@ STREAMED = ("data.input_size=[3,16,16]", "data.loaders=0")
 
 
 def blocks(kind: str) -> list[tuple[str, str]]:
+    """``(page, text)`` of every block, but for those that are the content of a file (see ``files``)."""
     found = []
     for page in PAGES:
-        found += [(page.name, text) for text in re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(), re.M | re.S)]
+        of_files = [text for _, text in files(page)]
+        texts = re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(), re.M | re.S)
+        found += [(page.name, text) for text in texts if text not in of_files]
     return found
+
+
+def files(page: Path) -> list[tuple[str, str]]:
+    """``(path, content)`` of the files a page shows: a path in backticks and a colon, then a block."""
+    return re.findall(r"`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
 COMMANDS = [(page, line) for page, text in blocks("sh") for line in text.splitlines() if line.strip()]
@@ -60,27 +71,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _parquet(place / "data" / "cifar10", jpegs)
     _folders(place / "images", jpegs)
     _tars(place / "shards", jpegs)
-    for name, text in {"mine": _yaml_of_the_guide(), "theirs": THEIRS}.items():
-        path = place / "my_recipes" / "recipe" / f"{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (place / "my_package.py").write_text("from trainers.objectives.standard import Standard as Ours\n")
+    for page in PAGES:
+        for name, text in files(page):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(text)
     return place
-
-
-THEIRS = """# @package _global_
-# An objective of one's own.
-defaults:
-  - digits_standard
-  - _self_
-objective:
-  _target_: my_package.Ours
-"""
-
-
-def _yaml_of_the_guide() -> str:
-    (text,) = (text for page, text in blocks("yaml") if page == "training.md")
-    return text
 
 
 def _parquet(place: Path, jpegs: list[bytes]) -> None:
@@ -125,7 +120,7 @@ def test_a_command_of_the_guides_runs(line, folder, monkeypatch):
     from pipelines.cli import OK, main
 
     monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])  # where the shared Ray was started is not this folder
     arguments = shlex.split(line)[1:]
     assert main([*arguments, *(budget(line) if arguments[0] == "train" else ())]) == OK
 
@@ -140,10 +135,12 @@ def test_the_other_commands_are_known():
             assert target in targets
             assert f"make {target}" in ci
         elif not line.startswith("holdfast "):
-            assert line in (". .venv/bin/activate", MLFLOW, RAY_JOB), f"{line}: no test runs this"
+            assert line in (". .venv/bin/activate", MLFLOW, RAY_ADDRESS, RAY_JOB, INDEX), f"{line}: no test runs this"
 
 
 MLFLOW = "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
+INDEX = "python -m trainers.data.shards shards"
+RAY_ADDRESS = "RAY_ADDRESS=auto holdfast train --recipes my_recipes recipe=mine"
 RAY_JOB = "ray job submit --working-dir . -- holdfast train --recipes my_recipes recipe=mine"
 
 
@@ -192,8 +189,14 @@ def test_the_page_opens(folder, tracking_template):
         assert b"MLflow" in page
 
 
-def test_a_ray_job_trains(folder):
-    """The line of the guide, with the cluster's address and the budget, on a head node of its own."""
+def test_a_shard_index_is_written(folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, *shlex.split(INDEX)[1:]], cwd=folder, env=environment, check=True, timeout=120)
+    assert (folder / "shards" / "holdfast-index.json").exists()
+
+
+def test_a_running_cluster_trains(folder, tracking_template):
+    """Both lines of the guide, with the cluster's address and the budget, on a head node of its own."""
     head, dashboard, client, agent = free_ports(4)
     bin_ = Path(sys.executable).parent
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "PATH": f"{bin_}:{os.environ['PATH']}"}
@@ -204,13 +207,23 @@ def test_a_ray_job_trains(folder):
         start += [f"--dashboard-agent-listen-port={agent}"]
         url = f"http://127.0.0.1:{dashboard}"
         with serving(start, folder, f"{url}/api/version", environment):
+            variable, *words = shlex.split(RAY_ADDRESS)
+            assert variable == "RAY_ADDRESS=auto"
+            _trains(words, folder, "node", environment | {"RAY_ADDRESS": f"127.0.0.1:{head}"}, tracking_template)
             words = shlex.split(RAY_JOB)
             words[3:3] = [f"--address={url}"]
-            places = [f"storage={folder}/job", f"tracking.uri=sqlite:///{folder}/job/mlflow.db"]
-            command = [str(bin_ / words[0]), *words[1:], *SMALL, *DIGITS, *places]
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
-            assert done.returncode == 0, done.stdout + done.stderr
-            assert "finished 1 epochs" in done.stdout
+            _trains(words, folder, "job", environment, tracking_template)
+
+
+def _trains(words: list[str], folder: Path, name: str, environment: dict[str, str], template: Path) -> None:
+    place = folder / name
+    place.mkdir()
+    shutil.copyfile(template, place / "mlflow.db")
+    places = [f"storage={place}", f"tracking.uri=sqlite:///{place}/mlflow.db"]
+    command = [str(Path(sys.executable).parent / words[0]), *words[1:], *SMALL, *DIGITS, *places]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "finished 1 epochs" in done.stdout
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -218,10 +231,13 @@ def test_the_programs_of_the_readme_run(folder, monkeypatch, capsys):
     from pipelines.cli import OK, main
 
     monkeypatch.chdir(folder)
+    for variable in ("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(variable, "")  # which the programs set, and which is then put back
+        monkeypatch.delenv(variable)
     register = [*SMALL, *DIGITS, "register_as=digits", "seed=5"]
     assert main(["train", "recipe=digits_standard", *register]) == OK
     programs = [text for _, text in blocks("python")]
-    assert len(programs) == 2
+    assert len(programs) == 3
     for text in programs:
         exec(compile(text, "README.md", "exec"), {})
     assert "robust_accuracy" in capsys.readouterr().out
@@ -232,3 +248,78 @@ def test_links_lead_somewhere():
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+BASES = (
+    ("recipe=digits_gradnorm",),
+    ("recipe=digits_pgd",),
+    ("recipe=digits_trades",),
+    ("recipe=cifar10_gradnorm",),
+    ("recipe=folder_gradnorm", "data=webdataset"),
+    ("recipe=cifar10_pgd", "data=torchvision"),
+)
+
+
+def mentioned() -> set[str]:
+    """Every ``key=value`` in backticks, and every dotted key, of the guides."""
+    from pipelines.settings import Train
+
+    known = {field.name for field in fields(Train)}
+    found = set()
+    for page in PAGES:
+        if page.name == "errors.md":
+            continue
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+        for word in " ".join(re.findall(r"`([^`\n]+)`", prose)).split():
+            key, equals, value = word.partition("=")
+            if key.split(".")[0] in known and re.fullmatch(r"[a-z_.]+", key) and ("." in key or (equals and value)):
+                found.add(f"{key}={value or 0}")
+    return found
+
+
+def test_every_setting_the_guides_mention_exists():
+    from pipelines import compose
+    from pipelines.errors import Misuse
+
+    settings = mentioned()
+    assert len(settings) > 60
+    bases = [compose._compose("train", list(base), None) for base in BASES]
+
+    def exists(setting: str, base: Any) -> bool:
+        override = compose._parse(setting)
+        with suppress(Misuse):
+            if compose._is_group(str(override.key_or_group), None):
+                compose._check_choice(override, None)
+            else:
+                compose._known(override, base)
+            return True
+        return False
+
+    assert [s for s in sorted(settings) if not any(exists(s, base) for base in bases)] == []
+
+
+def mistakes() -> list[tuple[str, str]]:
+    """``(command, message)`` of every row of docs/errors.md that begins with a command."""
+    page = (ROOT / "docs" / "errors.md").read_text()
+    return re.findall(r"^\| `(holdfast [^`]+)` \| (.+?) \| .+ \|$", page, re.M)
+
+
+@pytest.mark.parametrize(("command", "message"), mistakes())
+def test_a_mistake_says_what_the_page_says(command, message, folder, tmp_path, monkeypatch, capsys):
+    from pipelines.cli import MISUSE, main
+
+    for name in ("data", "images", "shards"):
+        (tmp_path / name).symlink_to(folder / name)
+    before = set(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert main(shlex.split(command)[1:]) == MISUSE
+    pattern = ".*".join(map(re.escape, message.split("…")))
+    said = capsys.readouterr().err
+    assert re.fullmatch(f"holdfast: {pattern}\n", said), said
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_the_page_of_errors_is_read():
+    assert len(mistakes()) > 40
