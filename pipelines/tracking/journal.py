@@ -161,8 +161,8 @@ class Journal:
 
     def _batch(self) -> list[Point]:
         self._save()
-        with self._lock:
-            return list(islice(self._points, BATCH))
+        with self._lock:  # a point logged since then is not on disk yet: it goes with the next batch
+            return list(islice(self._points, min(BATCH, self._spooled)))
 
     def _acknowledge(self, count: int) -> None:
         with self._lock:
@@ -177,9 +177,10 @@ class Journal:
         """Every point is on disk before it is sent: the next process must know what this one may have sent."""
         with self._lock:
             new = list(islice(self._points, self._spooled, None))
-            self._spooled += len(new)
         if new:
             self._spool.append(new)
+            with self._lock:
+                self._spooled += len(new)
 
     def _sample(self) -> None:
         every, now = self._every, time.monotonic()

@@ -100,7 +100,7 @@ def load(source: str, tracking_uri: str | None = None) -> "nn.Module":
 def _download(source: str, folder: str, uri: str | None) -> str:
     import mlflow.artifacts
 
-    with export.quiet():
+    with export.quiet(), server.as_default(uri) if uri else contextlib.nullcontext():
         return str(mlflow.artifacts.download_artifacts(source, dst_path=folder, tracking_uri=uri, registry_uri=uri))
 
 

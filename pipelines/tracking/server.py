@@ -56,8 +56,8 @@ def client(uri: str) -> "MlflowClient":
 
 @contextlib.contextmanager
 def as_default(uri: str) -> Iterator[None]:
-    """``uri`` as MLflow's process-wide server inside: its SQL registry looks a model up there whatever its client's
-    own is (``SqlAlchemyStore.create_model_version``), and leaves ``MLFLOW_TRACKING_URI`` behind."""
+    """``uri`` as MLflow's process-wide server inside: ``SqlAlchemyStore.create_model_version`` and ``models:/name/1``
+    look a model up there, whatever their client's own is."""
     import mlflow
     from mlflow.tracking._tracking_service import utils
 
@@ -67,7 +67,9 @@ def as_default(uri: str) -> Iterator[None]:
         yield
     finally:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
-        if variable is not None:
+        if variable is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        else:
             os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
