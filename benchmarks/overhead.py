@@ -107,21 +107,19 @@ def bare(overrides: list[str]) -> None:
     """Print the seconds of the epoch, from the report at step ``FIRST`` on."""
     import torch
 
-    from pipelines import build
+    from pipelines import parts
     from pipelines.compose import compose
-    from pipelines.storage import files
-    from pipelines.worker import network, settings
     from trainers import optimizers
     from trainers.loop import fit
     from trainers.state import State
 
     config = compose("train", overrides)
     torch.set_num_threads(os.cpu_count() or 1)
-    data, objective = build.data(config, files(".")), build.objective(config)
-    model = network(config, data, objective.second_order)
-    optimizer = optimizers.build(model, build.optimizer(config), config["optimizer"]["weight_decay"])
+    data, objective = parts.data(config), parts.objective(config)
+    model = parts.network(config, data, objective.second_order)
+    optimizer = optimizers.build(model, parts.optimizer(config), config["optimizer"]["weight_decay"])
     begun = 0.0
-    for report in fit(State.create(model, optimizer), objective, data, settings(config, len(data.classes))):
+    for report in fit(State.create(model, optimizer), objective, data, parts.settings(config, len(data.classes))):
         if report.step >= FIRST and not begun:
             begun = time.perf_counter()
         if report.kind == "epoch":

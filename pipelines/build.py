@@ -1,7 +1,6 @@
 """Config node to object.  ``_target_`` is the registry; this is the only place that follows it."""
 
 import difflib
-import functools
 import inspect
 import logging
 import re
@@ -126,37 +125,10 @@ def _built(node: Any, where: str, trust: Sequence[str], extra: Mapping[str, Any]
     try:
         return target(node, where, trust)(**{**parts, **extra})
     except (ValueError, TypeError, FileNotFoundError) as error:
-        raise Misuse(str(error)) from error
+        raise Misuse(_placed(str(error), where)) from error
 
 
-def objective(config: Mapping[str, Any]) -> Any:
-    """The objective.  Its ``threat`` key is there for its parts to refer to, not an argument of its own."""
-    node = {key: value for key, value in config["objective"].items() if key != "threat"}
-    return build(node, "objective", config["trust"])
-
-
-def threat(config: Mapping[str, Any]) -> Any:
-    return build(config["threat"], "threat", config["trust"])
-
-
-def attack(config: Mapping[str, Any], where: str) -> Any:
-    return build(config[where]["attack"], f"{where}.attack", config["trust"])
-
-
-def data(config: Mapping[str, Any], files: Any) -> Any:
-    """The data.  Its ``path`` key is there for its source to refer to; ``files`` opens what the source reads."""
-    node = {key: value for key, value in config["data"].items() if key not in ("path", "source")}
-    source = config["data"]["source"]
-    trust = config["trust"]
-    extra = {"files": files} if "files" in parameters(target(source, "data.source", trust)) else {}
-    check(node, "data", trust)
-    return _built(node, "data", trust, {"source": build(source, "data.source", trust, **extra)})
-
-
-def optimizer(config: Mapping[str, Any]) -> Any:
-    """A factory: parameter groups to optimizer."""
-    node = dict(config["optimizer"])
-    check(node, "optimizer", config["trust"])
-    made = target(node, "optimizer", config["trust"])
-    node.pop("_target_")
-    return functools.partial(made, **node)
+def _placed(message: str, where: str) -> str:
+    """A part names its setting by the last word of where it stands: ``attack.steps`` in ``objective.attack``."""
+    last = where.rpartition(".")[2]
+    return where + message[len(last) :] if message.startswith(f"{last}.") else message

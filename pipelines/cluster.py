@@ -71,6 +71,13 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
 
 
+def size() -> int:
+    """How many nodes are alive."""
+    import ray
+
+    return sum(bool(node["Alive"]) for node in ray.nodes())
+
+
 def placement(config: Mapping[str, Any]) -> tuple[bool, dict[str, float]]:
     """``(use_gpu, resources of one worker)``, refused if the cluster can never hold all workers."""
     import ray

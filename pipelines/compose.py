@@ -100,9 +100,10 @@ def digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()
 
 
-def run_name(config: Mapping[str, Any]) -> str:
-    """``<recipe>-<ten digits>``: the same config resumes its run, another one never meets it."""
-    return str(config["name"] or f"{config['recipe']}-{digest(config)[:10]}")
+def run_name(config: Mapping[str, Any], data_digest: str) -> str:
+    """``<recipe>-<ten digits>``: the same config on the same data resumes its run, another one never meets it."""
+    both = hashlib.sha256(f"{digest(config)}-{data_digest}".encode()).hexdigest()
+    return str(config["name"] or f"{config['recipe']}-{both[:10]}")
 
 
 def _parse(override: str) -> Override:

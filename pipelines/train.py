@@ -7,17 +7,19 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from pipelines import build, cluster, compose, outcome, progress, validate
-from pipelines.errors import Failure, Lost, Misuse, Stopped
+from pipelines import cluster, compose, outcome, places, progress
+from pipelines.errors import Failure, Lost, Stopped
 from pipelines.outcome import Outcome
-from pipelines.redact import redact_text
-from pipelines.storage import files, ray_filesystem
-from pipelines.tracking import git, registry, runs, server
+from pipelines.prepare import prepare
+from pipelines.redact import redact, redact_text
+from pipelines.storage import ray_filesystem
+from pipelines.tracking import git, registry, runs
 from pipelines.tracking.journal import Journal
 
 
@@ -26,19 +28,21 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
 
     Errors: ``Misuse`` before any work; ``Failure`` with the checkpoint kept; ``Lost`` when the cluster goes away.
     """
-    config = located(config)
-    name = compose.run_name(config)
-    data, doubts = checked(config)
+    config = places.located(config)
+    data, doubts = prepare(config)
+    name = compose.run_name(config, data.digest)
     runs.check(config["tracking"]["uri"])
     cluster.connect(debug)
     use_gpu, resources = cluster.placement(config)
+    digest = places.claim(config, name, data.digest)
 
+    doubts += places.doubts(config, cluster.size())
     for doubt in doubts:
         console.print(f"[yellow]warning[/] {doubt}")
     run_id = runs.open_run(
         config["tracking"]["uri"],
         config["tracking"]["experiment"],
-        key=f"{name}-{compose.digest(config)[:16]}-{data.digest[:16]}",
+        key=f"{name}-{digest}",
         name=name,
         params={key: config[key] for key in config if key not in ("json", "tracking")},
         tags=_tags(config, doubts),
@@ -52,7 +56,7 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
     console.print(f"{name}: run {run_id} in {redact_text(config['tracking']['uri'])}")
     uri = config["tracking"]["uri"]
     try:
-        result = _fit(config, name, run_id, data.digest, use_gpu, resources, console)
+        result = _fit(config, name, run_id, digest, use_gpu, resources, console)
         done = _conclude(config, name, run_id, result, data, doubts)
     except BaseException as error:
         with suppress(Failure):  # the error that ended the run is the one to tell
@@ -67,67 +71,11 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
     return done
 
 
-def located(config: dict[str, Any]) -> dict[str, Any]:
-    """Every local path absolute: workers run in folders, and on nodes, of their own."""
-    config = json.loads(json.dumps(config))
-
-    def absolute(path: str) -> str:
-        return path if "://" in path else str(Path(path).expanduser().absolute())
-
-    config["storage"] = absolute(config["storage"])
-    config["tracking"]["uri"] = server.absolute(config["tracking"]["uri"])
-    if config["model"]["weights"] not in (None, "timm"):
-        config["model"]["weights"] = absolute(config["model"]["weights"])
-    path = config["data"].get("path")
-    if path:
-        config["data"] = _replaced(config["data"], path, absolute(path))
-    return config
-
-
-def _replaced(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return {key: _replaced(value, old, new) for key, value in node.items()}
-    return new if node == old else node
-
-
-def checked(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    """``(data, doubts)`` after everything that can be refused without a worker was looked at."""
-    from pipelines.worker import network, settings
-    from trainers import optimizers
-
-    validate.numbers(config)
-    threat = build.threat(config)
-    objective = build.objective(config)
-    validate.parallel(config, objective.second_order)
-    build.attack(config, "alarm")
-    build.attack(config, "evaluation")
-    build.check(config["optimizer"], "optimizer", config["trust"])
-    if config["json"] and not os.access(Path(config["json"]).absolute().parent, os.W_OK):
-        raise Misuse(f"--json {config['json']}: its folder is not there or not writable; make it first")
-    if config["register_as"]:
-        registry.check_name(config["register_as"])
-    try:
-        data = build.data(config, files(config["data"].get("path") or "."))
-        settings(config, len(data.classes))
-        data.check(config["workers"])
-        threat.check(data.input_size)
-        if config["alarm"]["policy"] != "off" and not data.size("validation"):
-            raise Misuse(
-                f"alarm.policy={config['alarm']['policy']} needs held-out images: set data.validation to 256 or so, "
-                "or alarm.policy=off"
-            )
-        model = network(config, data, objective.second_order)
-        optimizers.build(model, build.optimizer(config), config["optimizer"].get("weight_decay", 0.0))
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise Misuse(str(error)) from error
-    return data, list(validate.doubts(model, objective, threat, data.soft_targets))
-
-
 def _fit(
     config: Mapping[str, Any],
     name: str,
     run_id: str,
-    data_digest: str,
+    digest: str,
     use_gpu: bool,
     resources: dict[str, float],
     console: Console,
@@ -142,11 +90,13 @@ def _fit(
     filesystem, path = ray_filesystem(config["storage"])
     board = progress.board()
     trainer = TorchTrainer(
-        worker,  # type: ignore[arg-type]  # Ray's stub knows no return value, Result.return_value does
+        # Apart from the config, which Ray shows on its dashboard: the address may hold a password.
+        partial(worker, config["tracking"]["uri"]),  # type: ignore[arg-type]  # Ray's stub knows no return value
         train_loop_config={
             **config,
+            "tracking": redact(config["tracking"]),
             "run_id": run_id,
-            "digest": f"{compose.digest(config)}-{data_digest}",
+            "digest": digest,
             "board": board,
             "threads": max(1, math.floor(resources["CPU"])),
             "spool": str(Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"),

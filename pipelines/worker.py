@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,83 +12,42 @@ import ray.train
 import torch
 from ray.train.torch import get_device
 
-from pipelines import build
+from pipelines import parts
 from pipelines.errors import Misuse
-from pipelines.storage import files
 from pipelines.tracking.journal import Journal
 from trainers import losses, models, optimizers, state
-from trainers.alarm import Alarm
-from trainers.distributed import agree, is_main, merge, rank, world
+from trainers.distributed import agree, is_main, merge, rank, total, world
 from trainers.evaluation.accuracy import CleanAccuracy, RobustAccuracy
 from trainers.evaluation.cost import standard_steps
 from trainers.evaluation.gradients import GradientNorms
 from trainers.interval import Diverged
-from trainers.loop import Fit, Report, fit
-from trainers.types import Objective
+from trainers.loop import Report, fit
+from trainers.types import Batch, Objective
 
 STATE, RUN, MODEL = "state.safetensors", "run.json", "model"
 
 
-def worker(config: dict[str, Any]) -> dict[str, Any]:
+def worker(tracking_uri: str, config: dict[str, Any]) -> dict[str, Any]:
     """The outcome, or ``{"failed": message}`` for what another try cannot mend, so that Ray does not try again."""
     try:
-        return Run(config).train()
+        return Run(tracking_uri, config).train()
     except (Misuse, Diverged, state.StateError, ValueError) as error:
         if world() > 1 and not isinstance(error, Diverged | state.StateError):
             raise  # perhaps this rank's alone, and the others wait for it: Ray must end them
         return {"failed": str(error)}
 
 
-def network(config: Mapping[str, Any], data: Any, second_order: bool) -> Any:
-    """The network of a config, for the classes and images of ``data``."""
-    model = config["model"]
-    activation = model["activation"] and {"name": model["activation"], **model["activation_parameters"]}
-    return models.create(
-        model["name"],
-        len(data.classes),
-        data.input_size,
-        activation=activation,
-        mean=data.mean,
-        std=data.std,
-        weights=model["weights"],
-        stem=model["stem"],
-        second_order=second_order,
-        seed=config["seed"],
-        arguments=model["arguments"],
-        files=files(model["weights"]) if "://" in (model["weights"] or "") else None,
-    )
-
-
-def settings(config: Mapping[str, Any], classes: int) -> Fit:
-    """The loop's settings, as the config has them.  The alarm waits until the probe is clear of chance, 1/K."""
-    schedule = config["schedule"]
-    return Fit(
-        epochs=config["epochs"],
-        schedule=optimizers.Cosine(lr=config["optimizer"]["lr"], **schedule),
-        seed=config["seed"],
-        accumulate=config["accumulate"],
-        clip_norm=config["clip_norm"],
-        bf16=config["precision"] == "bfloat16",
-        channels_last=config["channels_last"],
-        compile=config["compile"],
-        report_steps=config["report"]["steps"] or None,
-        report_seconds=None if config["report"]["steps"] else config["report"]["seconds"] or None,
-        each_step=config["report"]["each_step"],
-        alarm=Alarm(config["alarm"]["policy"], config["alarm"]["share"], minimum=min(1 / classes + 0.1, 1.0)),
-    )
-
-
 class Run:
     """One worker's part of a training: what it builds, and what it does with each report."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
+    def __init__(self, tracking_uri: str, config: dict[str, Any]) -> None:
+        self.tracking_uri, self.config = tracking_uri, config
         self.device = get_device()
         torch.set_num_threads(config["threads"])
-        self.data = build.data(config, files(config["data"].get("path") or "."))
-        self.objective: Objective = build.objective(config)
-        model = network(config, self.data, self.objective.second_order).to(self.device)
-        optimizer = optimizers.build(model, build.optimizer(config), config["optimizer"].get("weight_decay", 0.0))
+        self.data = parts.data(config)
+        self.objective: Objective = parts.objective(config)
+        model = parts.network(config, self.data, self.objective.second_order).to(self.device)
+        optimizer = optimizers.build(model, parts.optimizer(config), config["optimizer"].get("weight_decay", 0.0))
         self.state = state.State.create(model, optimizer, config["ema"], config["digest"])
         self.seconds, self.images, self.saved_at, self.warned = 0.0, 0, time.monotonic(), False
         self.outcome: dict[str, Any] | None = None
@@ -97,19 +56,20 @@ class Run:
         self.journal = self._journal(pending) if is_main() else None
 
     def _journal(self, pending: list[Any]) -> Journal:
-        uri, run_id, spool = (self.config["tracking"]["uri"], self.config["run_id"], self.config["spool"])
-        return Journal(uri, run_id, spool, pending, notify=self.board.notice.remote)
+        run_id, spool = self.config["run_id"], self.config["spool"]
+        return Journal(self.tracking_uri, run_id, spool, pending, notify=self.board.notice.remote)
 
     def train(self) -> dict[str, Any]:
         """Five hops from the command: this loop, ``fit``, the step, the objective, its loss."""
-        attack = build.attack(self.config, "alarm")
+        attack = parts.attack(self.config, "alarm")
         held_out = self.config["alarm"]["examples"]
 
         def probe(model: torch.nn.Module) -> float:
             batches = self.data.held_out("validation", rank(), world(), self.device, held_out)
             return dict(RobustAccuracy(attack)(model, batches))["robust_accuracy"]
 
-        for report in fit(self.state, self.objective, self.data, settings(self.config, len(self.data.classes)), probe):
+        settings = parts.settings(self.config, len(self.data.classes))
+        for report in fit(self.state, self.objective, self.data, settings, probe):
             self._log(report)
             if report.good and (report.kind == "epoch" or self._save_now()):
                 self._save(report)
@@ -199,22 +159,30 @@ class Run:
 
     def _evaluate(self) -> dict[str, float]:
         limit = self.config["evaluation"]["examples"]
-        attack = build.attack(self.config, "evaluation")
+        attack = parts.attack(self.config, "evaluation")
         self.board.post.remote({"epoch": self.config["epochs"], "epochs": self.config["epochs"], "metrics": {}})
-        found: dict[str, float] = {"test_examples": float(min(limit or 2**62, self.data.size("test")))}
+        seen = 0
+
+        def batches() -> Iterator[Batch]:
+            nonlocal seen
+            seen = 0
+            for batch in self.data.held_out("test", rank(), world(), self.device, limit):
+                seen += len(batch.x)
+                yield batch
+
+        found: dict[str, float] = {}
         for evaluate in (CleanAccuracy(), RobustAccuracy(attack), GradientNorms()):
-            batches = self.data.held_out("test", rank(), world(), self.device, limit)
-            found.update(evaluate(self.state.network.eval(), batches))
-        return found
+            found.update(evaluate(self.state.network.eval(), batches()))
+        return found | {"test_examples": float(total(torch.tensor(seen)))}
 
     def _cost(self) -> dict[str, Any]:
         batch = next(iter(self.data.held_out("test", device=self.device, limit=2)))
         each = standard_steps(self.objective, self.state.model, batch.x, losses.hard(batch.y))
         return {
             "standard_steps_a_step": each,
-            "standard_steps": each * self.state.step,
+            "standard_steps": each * self.state.trained,
             "train_seconds": self.seconds,
-            "images_per_second": self.state.step * self.data.batch_size / max(self.seconds, 1e-9),
+            "images_per_second": self.state.trained * self.data.batch_size / max(self.seconds, 1e-9),
             "workers": world(),
             "device": str(self.device.type),
         }

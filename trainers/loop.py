@@ -140,6 +140,7 @@ def _reports(
             lr = settings.schedule(epoch, settings.epochs)
             interval.add(step(batch, epoch, lr), lr)
             state.step += 1
+            state.trained += 1
             state.step_in_epoch += 1
             if state.step >= pace.due and state.step_in_epoch < steps:
                 reading = _read(interval, state, settings)

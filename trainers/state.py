@@ -1,38 +1,29 @@
 """Everything a run needs to continue, and one file to hold it."""
 
-import errno
-import json
-import os
-import re
-import shutil
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-FORMAT = 1
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_COUNTERS = ("step", "epoch", "step_in_epoch", "best_probe", "good_step", "good_epoch", "ended")
+from trainers.state_file import StateError, flatten, read, unflatten, write
 
+__all__ = ["State", "StateError", "load", "match_layout", "save"]
 
-class StateError(ValueError):
-    """A file that this run cannot continue from."""
+_COUNTERS = ("step", "trained", "epoch", "step_in_epoch", "best_probe", "good_step", "good_epoch", "ended")
 
 
 @dataclass
 class State:
     """A run, between two steps.
 
-    ``step``: optimizer steps done; ``epoch``: epochs finished; ``step_in_epoch``: steps done of the one under way;
-    ``config_digest``: names the config, so that no run continues from another's file; ``ended``: why the run is
-    over, empty while it is not.  ``best_probe``, ``good`` and its counters are the memory of the alarm.
+    ``step``: optimizer steps done; ``trained``: the same, with those that ``recall`` took back; ``epoch``: epochs
+    finished; ``step_in_epoch``: steps done of the one under way; ``config_digest``: names the config, so that no run
+    continues from another's file; ``ended``: why the run is over, empty while it is not.  ``best_probe``, ``good`` and
+    its counters are the memory of the alarm.
 
     No random state is kept: every draw is keyed by seed, epoch and example, or seeded anew in each step.
 
@@ -46,6 +37,7 @@ class State:
     ema: ModelEmaV3 | None = None
     config_digest: str = ""
     step: int = 0
+    trained: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
     best_probe: float | None = None
@@ -95,19 +87,11 @@ def save(state: State, path: str | Path) -> None:
 
     Errors: ``OSError`` naming the path and the bytes needed; the file that was there stays.
     """
-    path = Path(path)
     tensors: dict[str, Tensor] = {}
-    optimizer = _flatten(state.optimizer.state_dict(), "optimizer", tensors)
+    optimizer = flatten(state.optimizer.state_dict(), "optimizer", tensors)
     tensors |= state.weights() | {f"good/{name}": t for name, t in state.good.items()}
-    tensors = _separate(tensors)
-    about = {name: getattr(state, name) for name in _COUNTERS} | {
-        "format": FORMAT,
-        "config_digest": state.config_digest,
-        "optimizer": optimizer,
-        "crc32": _crc32(tensors),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, tensors, {"holdfast": json.dumps(about)})
+    counters = {name: getattr(state, name) for name in _COUNTERS}
+    write(Path(path), tensors, {**counters, "config_digest": state.config_digest, "optimizer": optimizer})
 
 
 def load(state: State, path: str | Path) -> None:
@@ -115,7 +99,7 @@ def load(state: State, path: str | Path) -> None:
 
     Errors: ``StateError`` for a truncated or corrupt file, one of another format, and one of another config.
     """
-    about, tensors = _read(Path(path))
+    about, tensors = read(Path(path))
     if about["config_digest"] != state.config_digest:
         raise StateError(
             f"{path} was saved by another config: its config_digest is {about['config_digest']!r}, this run's is "
@@ -129,7 +113,7 @@ def load(state: State, path: str | Path) -> None:
             f"{path} holds another network: {len(names)} weights differ in name or shape, first {names[0]!r}; "
             "build the model (and its average) as it was when the file was saved"
         )
-    state.optimizer.load_state_dict(_unflatten(about["optimizer"], tensors))
+    state.optimizer.load_state_dict(unflatten(about["optimizer"], tensors))
     match_layout(state.optimizer)
     state.set_weights(tensors)
     state.good = {name.removeprefix("good/"): t for name, t in tensors.items() if name.startswith("good/")}
@@ -143,108 +127,3 @@ def match_layout(optimizer: Optimizer) -> None:
         for name, moment in moments.items():
             if isinstance(moment, Tensor) and moment.shape == p.shape and moment.stride() != p.stride():
                 moments[name] = torch.empty_like(p, dtype=moment.dtype).copy_(moment)
-
-
-def _flatten(tree: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """``tree`` as JSON, its tensors moved into ``tensors``: any optimizer's state without pickle."""
-    if isinstance(tree, Tensor):
-        tensors[name] = tree
-        return {"tensor": name}
-    if isinstance(tree, dict):
-        return {"dict": [[key, _flatten(value, f"{name}/{key}", tensors)] for key, value in tree.items()]}
-    if isinstance(tree, list | tuple):
-        kind = "tuple" if isinstance(tree, tuple) else "list"
-        return {kind: [_flatten(value, f"{name}/{i}", tensors) for i, value in enumerate(tree)]}
-    return tree
-
-
-def _unflatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    if not isinstance(tree, dict):
-        return tree
-    ((kind, inner),) = tree.items()
-    if kind == "tensor":
-        return tensors[inner]
-    if kind == "dict":
-        return {key: _unflatten(value, tensors) for key, value in inner}
-    values = [_unflatten(value, tensors) for value in inner]
-    return tuple(values) if kind == "tuple" else values
-
-
-def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, and no two in one memory (tied weights), as the format wants."""
-    separate, seen = {}, set()
-    for name, tensor in sorted(tensors.items()):
-        tensor = tensor.detach().cpu().contiguous()
-        if tensor.untyped_storage().data_ptr() in seen:
-            tensor = tensor.clone()
-        seen.add(tensor.untyped_storage().data_ptr())
-        separate[name] = tensor
-    return separate
-
-
-def _crc32(tensors: dict[str, Tensor]) -> int:
-    """Over all bytes in the order of the names: the format itself would not notice a flipped one."""
-    crc = 0
-    for _, tensor in sorted(tensors.items()):
-        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
-    return crc
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    needed = sum(t.nbytes for t in tensors.values())
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        if shutil.disk_usage(path.parent).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save_file(tensors, partial, metadata)
-        _sync(partial)
-        os.replace(partial, path)
-        _sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        code = _errno(error)
-        remedy = "free some space there, or set another place to save to" if code in _FULL else "check path and rights"
-        kept = "; the state saved there before is untouched" if path.exists() else ""
-        raise OSError(
-            code, f"could not save the state ({needed:,} bytes needed) to {path}: {os.strerror(code)}; {remedy}{kept}"
-        ) from error
-
-
-def _errno(error: OSError | SafetensorError) -> int:
-    """safetensors tells the operating system's error in its text only."""
-    told = re.search(r"os error (\d+)", str(error))
-    return getattr(error, "errno", None) or (int(told[1]) if told else errno.EIO)
-
-
-def _sync(path: Path) -> None:
-    """Reach the disk: of a directory, so that the rename does."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise StateError(f"{path} does not exist: there is no state to continue from")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("holdfast", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StateError(_damaged(path, str(error))) from error
-    if about is None:
-        raise StateError(f"{path} is a safetensors file, but not a state saved by Holdfast; name another")
-    if about["format"] != FORMAT:
-        raise StateError(
-            f"{path} has state format {about['format']}, this version reads {FORMAT}: "
-            "continue it with the version that saved it"
-        )
-    if about["crc32"] != _crc32(tensors):
-        raise StateError(_damaged(path, "its checksum does not match"))
-    return about, tensors
-
-
-def _damaged(path: Path, reason: str) -> str:
-    return f"{path} is truncated or corrupt ({reason}): remove it, and continue from an older state or from the start"

@@ -44,23 +44,23 @@ def claims(values: dict[str, list[float]]) -> dict[str, dict]:
     [("digits_gradnorm", "gradnorm_gelu_3"), ("digits_pgd", "at_gelu_3"), ("digits_standard", "standard_gelu_3")],
 )
 def test_an_arm_is_its_recipe(recipe, arm):
-    compose, build, worker = (pytest.importorskip(f"pipelines.{name}") for name in ("compose", "build", "worker"))
+    compose, parts = (pytest.importorskip(f"pipelines.{name}") for name in ("compose", "parts"))
     config = compose.compose("train", [f"recipe={recipe}", "seed=3"])
     ours = arms.settings(seed=3)
-    theirs = worker.settings(config, classes=10)
+    theirs = parts.settings(config, classes=10)
     for name in ("epochs", "schedule", "seed", "accumulate", "clip_norm", "bf16", "channels_last"):
         assert getattr(ours, name) == getattr(theirs, name), name
-    assert build.objective(config) == arms.ARMS[arm].objective
-    assert build.attack(config, "evaluation") == arms.judge(arms.ARMS[arm].eps)
+    assert parts.objective(config) == arms.ARMS[arm].objective
+    assert parts.attack(config, "evaluation") == arms.judge(arms.ARMS[arm].eps)
 
-    images, theirs = arms.data(seed=3), build.data(config, None)
+    images, theirs = arms.data(seed=3), parts.data(config)
     assert (images.batch_size, images.size("train"), images.augment, images.mixing) == (
         theirs.batch_size,
         theirs.size("train"),
         theirs.augment,
         theirs.mixing,
     )
-    network = worker.network(config, theirs, arms.ARMS[arm].objective.second_order)
+    network = parts.network(config, theirs, arms.ARMS[arm].objective.second_order)
     assert network.spec == arms.network(arms.ARMS[arm], 3, images).spec
     assert config["optimizer"]["_target_"] == "torch.optim.AdamW"
     assert config["optimizer"]["weight_decay"] == arms.WEIGHT_DECAY

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import build
+from pipelines import build, parts
 from pipelines.compose import INCIDENTAL, choices, compose, describe, digest, run_name
 from pipelines.errors import Misuse
 
@@ -32,8 +32,8 @@ def test_every_recipe_composes_to_targets_that_take_their_settings(recipe):
         node = {key: value for key, value in config[part].items() if part != "objective" or key != "threat"}
         build.check(node, part)
     build.check({key: value for key, value in config["data"].items() if key != "path"}, "data")
-    assert build.objective(config).mode in ("train", "eval")
-    assert run_name(config).startswith(f"{recipe}-")
+    assert parts.objective(config).mode in ("train", "eval")
+    assert run_name(config, "data").startswith(f"{recipe}-")
 
 
 def test_the_names_others_script_against_exist():
@@ -58,7 +58,7 @@ def test_the_threat_judges_and_the_objectives_own_threat_trains():
     assert config["evaluation"]["attack"]["threat"]["eps"] == pytest.approx(8 / 255)
     assert config["objective"]["attack"]["threat"]["eps"] == pytest.approx(2 / 255)
     assert config["objective"]["attack"]["step_size"] == pytest.approx(2 / 255 * 2 / 3)
-    assert build.objective(config).attack.threat.eps == pytest.approx(2 / 255)
+    assert parts.objective(config).attack.threat.eps == pytest.approx(2 / 255)
 
 
 def test_a_setting_of_a_target_need_not_be_listed_in_its_file():
@@ -69,8 +69,10 @@ def test_the_name_follows_what_is_computed_and_nothing_else():
     config = filled("digits_gradnorm")
     other = {"workers": 7, "storage": "elsewhere", "register_as": "x"}
     assert set(other) <= set(INCIDENTAL)
-    assert run_name({**config, **other}) == run_name(config)
-    assert run_name(filled("digits_gradnorm", "objective.weight=2")) != run_name(config)
+    assert run_name({**config, **other}, "data") == run_name(config, "data")
+    assert run_name(filled("digits_gradnorm", "objective.weight=2"), "data") != run_name(config, "data")
+    assert run_name(config, "other data") != run_name(config, "data")
+    assert run_name({**config, "name": "mine"}, "other data") == "mine"
     assert digest(filled("digits_gradnorm")) == digest(config)
 
 

@@ -1,0 +1,43 @@
+"""Before a training starts: what cannot work is refused, what will disappoint is named."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines import parts, places, validate
+from pipelines.build import check
+from pipelines.errors import Misuse
+from pipelines.tracking import registry
+from trainers import optimizers
+
+
+def prepare(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """``(data, doubts)`` after everything that can be refused without a worker was looked at."""
+    validate.numbers(config)
+    places.check(config)
+    threat = parts.threat(config)
+    objective = parts.objective(config)
+    validate.parallel(config, objective.second_order)
+    parts.attack(config, "alarm")
+    parts.attack(config, "evaluation")
+    check(config["optimizer"], "optimizer", config["trust"])
+    if config["json"] and not os.access(Path(config["json"]).absolute().parent, os.W_OK):
+        raise Misuse(f"--json {config['json']}: its folder is not there or not writable; make it first")
+    if config["register_as"]:
+        registry.check_name(config["register_as"])
+    try:
+        data = parts.data(config)
+        parts.settings(config, len(data.classes))
+        data.check(config["workers"])
+        threat.check(data.input_size)
+        if config["alarm"]["policy"] != "off" and not data.size("validation"):
+            raise Misuse(
+                f"alarm.policy={config['alarm']['policy']} needs held-out images: set data.validation to 256 or so, "
+                "or alarm.policy=off"
+            )
+        model = parts.network(config, data, objective.second_order)
+        optimizers.build(model, parts.optimizer(config), config["optimizer"].get("weight_decay", 0.0))
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise Misuse(str(error)) from error
+    return data, list(validate.doubts(model, objective, threat, data.soft_targets))
