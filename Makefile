@@ -9,7 +9,7 @@ quickstart: install
 	$(BIN)/holdfast quickstart
 
 test: install
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +22,17 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+# A Ray started here gets no notice of pre-emption; the actor that waits for one takes a second to start.
+LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
+
+@contextmanager
+def connecting(debug: bool = False) -> Iterator[None]:
+    """``connect`` beside the block, which may do what needs no Ray: starting it takes seconds, most of them waiting."""
+    with own_signals(), ThreadPoolExecutor(1) as pool:  # handlers can be put back by the main thread only
+        connected = pool.submit(connect, debug)
+        yield
+        connected.result()
 
 
 def connect(debug: bool = False) -> bool:
@@ -50,7 +62,10 @@ def connect(debug: bool = False) -> bool:
             f"RAY_ADDRESS={address or 'not set'}: no Ray cluster answers ({str(error).splitlines()[0]}); "
             "unset it to start Ray on this machine, or run `ray status` to see what is there"
         ) from error
-    return address is None
+    started = bool(ray._private.worker._global_node.is_head())  # type: ignore[attr-defined]  # else `ray start` had
+    if started:
+        quiet(LOCAL)
+    return started
 
 
 @contextmanager
@@ -65,9 +80,9 @@ def own_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def quiet() -> None:
+def quiet(settings: Mapping[str, str] = _QUIET) -> None:
     """What Ray must find in its environment, here and in its workers."""
-    for name, value in _QUIET.items():
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
 
 

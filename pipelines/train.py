@@ -31,8 +31,8 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
     config = places.located(config)
     data, doubts = prepare(config)
     name = compose.run_name(config, data.digest)
-    runs.check(config["tracking"]["uri"])
-    cluster.connect(debug)
+    with cluster.connecting(debug):
+        runs.check(config["tracking"]["uri"])
     use_gpu, resources = cluster.placement(config)
     digest = places.claim(config, name, data.digest)
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from tests.pipelines.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,12 +79,6 @@ class Server:
         self.log.close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def start_server(tracking_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
     servers: list[Server] = []
@@ -91,7 +86,7 @@ def start_server(tracking_template: Path, tmp_path_factory: pytest.TempPathFacto
     def start() -> Server:
         folder = tmp_path_factory.mktemp("server")
         shutil.copyfile(tracking_template, folder / "mlflow.db")
-        servers.append(Server(folder, free_port()))
+        servers.append(Server(folder, *free_ports(1)))
         return servers[-1]
 
     yield start
@@ -115,6 +110,7 @@ def ray_cluster() -> Iterator[None]:
     from pipelines import cluster
 
     cluster.quiet()
+    cluster.quiet(cluster.LOCAL)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()

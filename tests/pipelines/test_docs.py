@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -23,8 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.pipelines.guides import PAGES, blocks, write_files
+from tests.pipelines.ports import free_ports
+
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = (
     "epochs=1",
     "batch_size=16",
@@ -38,22 +39,9 @@ IMAGES = ("model.name=holdfast_resnet", "model.arguments.blocks=1", "data.valida
 STREAMED = ("data.input_size=[3,16,16]", "data.loaders=0")
 
 
-def blocks(kind: str) -> list[tuple[str, str]]:
-    """``(page, text)`` of every block, but for those that are the content of a file (see ``files``)."""
-    found = []
-    for page in PAGES:
-        of_files = [text for _, text in files(page)]
-        texts = re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(), re.M | re.S)
-        found += [(page.name, text) for text in texts if text not in of_files]
-    return found
-
-
-def files(page: Path) -> list[tuple[str, str]]:
-    """``(path, content)`` of the files a page shows: a path in backticks and a colon, then a block."""
-    return re.findall(r"`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)^```", page.read_text(), re.M | re.S)
-
-
 COMMANDS = [(page, line) for page, text in blocks("sh") for line in text.splitlines() if line.strip()]
+ELSEWHERE = ("RAY_ADDRESS=auto holdfast train ", "ray job submit ")
+"""Run by test_jobs.py, on a cluster of their own."""
 VERBS = sorted({line for _, line in COMMANDS if line.startswith("holdfast ")})
 TRUSTED = [line for line in VERBS if "trust=" in line]
 """Run by a process of their own: Ray's workers look for packages in the folder where ``ray.init`` was called."""
@@ -72,10 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _parquet(place / "data" / "cifar10", jpegs)
     _folders(place / "images", jpegs)
     _tars(place / "shards", jpegs)
-    for page in PAGES:
-        for name, text in files(page):
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_text(text)
+    write_files(place)
     return place
 
 
@@ -135,13 +120,12 @@ def test_the_other_commands_are_known():
             assert target in targets
             assert f"make {target}" in ci
         elif not line.startswith("holdfast "):
-            assert line in (". .venv/bin/activate", MLFLOW, RAY_ADDRESS, RAY_JOB, INDEX), f"{line}: no test runs this"
+            known = line in (". .venv/bin/activate", MLFLOW, INDEX) or line.startswith(ELSEWHERE)
+            assert known, f"{line}: no test runs this"
 
 
 MLFLOW = "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
 INDEX = "python -m trainers.data.shards shards"
-RAY_ADDRESS = "RAY_ADDRESS=auto holdfast train --recipes my_recipes recipe=mine"
-RAY_JOB = f"ray job submit --working-dir . -- {TRUSTED[0]}"
 
 
 @contextmanager
@@ -167,16 +151,6 @@ def serving(command: list[str], cwd: Path, url: str, environment: dict[str, str]
             process.wait(timeout=20)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def test_the_page_opens(folder, tracking_template):

@@ -12,8 +12,8 @@ from torch import nn
 
 from trainers.activations.replace import replace
 from trainers.data.files import Files
+from trainers.models import hub, stems
 from trainers.models import second_order as twice
-from trainers.models import stems
 from trainers.models import weights as initial
 from trainers.models.classifier import Classifier, Normalize
 from trainers.models.trial import check_forward
@@ -88,6 +88,8 @@ def assemble(
     channels, height, width = _checked_size(input_size, num_classes)
     constants = _constants(channels, mean, std)
     _check_name(name, pretrained)
+    if pretrained:
+        hub.check(name)
     small = stems.wanted(stem, (height, width))
     given = stems.patches(name, (height, width), small) | dict(arguments or {})
     with twice.unfused() if second_order else nullcontext():

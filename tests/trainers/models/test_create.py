@@ -1,5 +1,8 @@
 """What ``create`` builds, and what it refuses."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import huggingface_hub.constants
 import pytest
 import timm
@@ -8,6 +11,7 @@ from torch import nn
 
 from trainers import models
 from trainers.activations import smooth
+from trainers.models import hub
 
 TINY = {"name": "holdfast_resnet", "num_classes": 4, "input_size": (1, 8, 8), "arguments": {"width": 8}}
 
@@ -95,8 +99,31 @@ def test_a_relu_called_as_a_function_cannot_hide():
         models.create("mobilevitv2_050", 4, (3, 64, 64), activation="gelu")
 
 
-def test_an_unreachable_hub_is_named_with_the_way_out(monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_named_at_once_with_the_way_out(monkeypatch):
+    for name, value, reason in (
+        ("ENDPOINT", "http://127.0.0.1:9", "http://127.0.0.1:9: .*refused"),
+        ("HF_HUB_OFFLINE", True, "HF_HUB_OFFLINE is set"),
+    ):
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+        message = rf"model\.weights='timm': the weights of 'resnet18\.a1_in1k' .*\({reason}\).*local copy"
+        with pytest.raises(ValueError, match=message):
+            models.create("resnet18.a1_in1k", 10, (3, 64, 64), weights="timm")
+
+
+def test_a_hub_that_answers_or_a_full_cache_lets_timm_try(monkeypatch, tmp_path):
+    def fetched(*_: object, **__: object) -> None:
+        raise RuntimeError("the hub's client was asked")
+
+    monkeypatch.setattr(timm, "create_model", fetched)
+    cached = {"value": None}
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: cached["value"])
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # answers 501 to everything
+        monkeypatch.setattr(BaseHTTPRequestHandler, "log_message", lambda *_: None)
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(ValueError, match="the hub's client was asked"):
+            models.create("resnet18.a1_in1k", 10, (3, 64, 64), weights="timm")
+    cached["value"] = str(tmp_path / "model.safetensors")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HF_HOME", "/nonexistent")
-    with pytest.raises(ValueError, match=r"model\.weights='timm': the weights of 'resnet18\..*local copy"):
+    with pytest.raises(ValueError, match="the hub's client was asked"):
         models.create("resnet18.a1_in1k", 10, (3, 64, 64), weights="timm")

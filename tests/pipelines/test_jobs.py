@@ -1,0 +1,103 @@
+"""The same line on a running cluster (``RAY_ADDRESS``) and as a Ray job, as docs/training.md gives it."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines.guides import ROOT, write_files
+from tests.pipelines.ports import free_ports
+
+GUIDE = (ROOT / "docs" / "training.md").read_text()
+(BY_ADDRESS,) = re.findall(r"^RAY_ADDRESS=auto (holdfast train .*)$", GUIDE, re.M)
+(BY_JOB,) = re.findall(r"^(ray job submit .*)$", GUIDE, re.M)
+DEFAULT = "holdfast train recipe=digits_standard"
+SHORT = ["epochs=1", "batch_size=16", "alarm.policy=off", "evaluation.examples=8", "evaluation.attack.steps=2"]
+SHORT += ["model.arguments.blocks=1", "model.arguments.width=4", "parallel.cpus_per_worker=1"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a client of a `ray start --head` of our own."""
+    home = tmp_path_factory.mktemp("head")
+    port, dashboard, agent = free_ports(3)
+    environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
+    environment.pop("RAY_ADDRESS", None)
+    command = ["ray", "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
+    command += [f"--dashboard-agent-listen-port={agent}"]  # its default is another cluster's of this machine
+    # A path of its own: sockets allow 107 characters, and the address of another cluster must not be found there.
+    place = Path("/tmp") / f"holdfast-ray-{os.getpid()}"
+    with (home / "ray.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, f"--temp-dir={place}"], env=environment, stdout=log, stderr=log, start_new_session=True, cwd=home
+        )
+    client = {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    try:
+        deadline = time.monotonic() + 90
+        while run(["ray", "job", "submit", "--", "true"], home, client).returncode:  # its agent starts last
+            assert process.poll() is None, (home / "ray.log").read_text()
+            assert time.monotonic() < deadline, "the cluster takes no jobs"
+            time.sleep(0.5)
+        yield {**client, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_files(tmp_path)
+    return tmp_path
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def places(folder: Path, tracking_uri: str) -> list[str]:
+    return [f"storage={folder / 'runs'}", f"tracking.uri={tracking_uri}", f"--json={folder / 'outcome.json'}"]
+
+
+def test_a_running_cluster_trains(cluster, folder, tracking_uri):
+    done = run([*shlex.split(BY_ADDRESS), *SHORT, *places(folder, tracking_uri)], folder, cluster)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((folder / "outcome.json").read_text())["ended"] == "finished 1 epochs"
+
+
+def test_a_job_takes_recipes_and_package_along(cluster, folder, tracking_uri):
+    environment = {k: v for k, v in cluster.items() if k != "RAY_ADDRESS"}
+    lasting = [part for part in shlex.split(BY_JOB) if not part.startswith(("storage=", "tracking.uri="))]
+    done = run([*lasting, *SHORT, *places(folder, tracking_uri)], folder, environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcome = json.loads((folder / "outcome.json").read_text())
+    assert outcome["ended"] == "finished 1 epochs"
+    from mlflow import MlflowClient
+
+    assert MlflowClient(tracking_uri).get_run(outcome["run_id"]).data.tags["trust"] == "my_package"
+
+
+def test_a_job_whose_results_would_be_deleted_is_refused(cluster, folder):
+    environment = {k: v for k, v in cluster.items() if k != "RAY_ADDRESS"}
+    done = run(
+        ["ray", "job", "submit", "--working-dir", ".", "--", "holdfast", "train", "recipe=digits_standard"],
+        folder,
+        environment,
+    )
+    assert done.returncode != 0
+    assert "which Ray deletes after the job; give s3://bucket/prefix" in done.stdout + done.stderr

@@ -1,0 +1,83 @@
+"""A training whose processes are killed or stopped: one run, the same weights."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from pipelines.cli import STOPPED
+from tests.pipelines.runs import SHORT, metric_steps, train, weights
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow makes its default database in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_worker_killed_in_mid_epoch_leaves_the_same_weights_in_the_same_run(tmp_path, tracking_uri):
+    settings = ("recipe=digits_pgd", "workers=2", "epochs=6", "report.steps=3", "checkpoint.minutes=0")
+    whole = train(tmp_path / "whole", tracking_uri, *settings, "tracking.experiment=whole")
+
+    killed: list[int] = []
+    storage = tmp_path / "cut" / "runs" / whole["run_name"]
+    killer = threading.Thread(target=_kill_a_worker, args=(storage, killed), daemon=True)
+    killer.start()
+    cut = train(tmp_path / "cut", tracking_uri, *settings, "tracking.experiment=cut")
+    killer.join(timeout=5)
+
+    assert killed, "no worker was killed: the run was over too soon"
+    assert cut["run_name"] == whole["run_name"]
+    expected, found = weights(tmp_path / "whole", whole), weights(tmp_path / "cut", cut)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert metric_steps(tracking_uri, cut["run_id"], "loss") == metric_steps(tracking_uri, whole["run_id"], "loss")
+
+
+def _kill_a_worker(storage: Path, killed: list[int]) -> None:
+    """SIGKILL to one Ray Train worker of ours, once a checkpoint is there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if list(storage.glob("checkpoint_*")):
+            for process in psutil.Process().children(recursive=True):
+                if "RayTrainWorker" in " ".join(process.cmdline()):
+                    process.kill()
+                    killed.append(process.pid)
+                    return
+        time.sleep(0.02)
+
+
+def test_on_a_running_cluster_a_stopped_run_ends_with_5_and_continues_where_it_was(tmp_path, tracking_uri):
+    import ray
+    from mlflow import MlflowClient
+
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    command = [sys.executable, "-m", "pipelines.cli", "train", *SHORT, "recipe=digits_pgd", "epochs=40"]
+    command += [f"tracking.uri={tracking_uri}", f"storage={tmp_path / 'runs'}"]
+
+    def start() -> subprocess.Popen[str]:
+        out = subprocess.PIPE
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, stdout=out, stderr=subprocess.STDOUT)
+
+    process = start()
+    assert process.stdout is not None
+    said = next(line for line in process.stdout if "/40  loss" in line or "holdfast:" in line)
+    assert "/40  loss" in said
+    process.terminate()
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == STOPPED, rest
+    client = MlflowClient(tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("holdfast").experiment_id])
+    assert run.info.status == "KILLED"
+
+    rest, _ = start().communicate(timeout=240)
+    assert "continuing from step" in rest
+    assert "finished 40 epochs" in rest
+    assert client.get_run(run.info.run_id).info.status == "FINISHED"

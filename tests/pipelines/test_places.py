@@ -1,0 +1,67 @@
+"""Where a run's files lie: each place one config's own, none that is lost."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import places
+from pipelines.compose import compose
+from pipelines.errors import Misuse
+
+
+def config(folder: Path | str, *overrides: str, recipe: str = "digits_standard") -> dict:
+    return places.located(compose("train", [f"recipe={recipe}", f"storage={folder}", *overrides]))
+
+
+def test_a_place_is_its_first_run_s(tmp_path):
+    first = config(tmp_path / "runs")
+    digest = places.claim(first, "mine", "data")
+    assert places.claim(config(tmp_path / "runs", "workers=2", "register_as=x"), "mine", "data") == digest
+    assert places.claim(config(tmp_path / "runs", "seed=1"), "other", "data") != digest
+    record = json.loads((tmp_path / "runs" / "mine" / "config.json").read_text())
+    assert record["config"]["epochs"] == first["epochs"]
+    assert "storage" not in record["config"]
+
+
+def test_another_config_is_refused_with_what_differs_and_changes_nothing(tmp_path):
+    places.claim(config(tmp_path), "mine", "data")
+    before = (tmp_path / "mine" / "config.json").read_bytes()
+    with pytest.raises(Misuse, match=r"name=mine: .*another config \(.*seed=0 there, 1 here\); give another name"):
+        places.claim(config(tmp_path, "seed=1"), "mine", "data")
+    with pytest.raises(Misuse, match=r"another config \(on other data\)"):
+        places.claim(config(tmp_path), "mine", "changed data")
+    assert (tmp_path / "mine" / "config.json").read_bytes() == before
+
+
+def test_a_record_holds_no_credentials(tmp_path):
+    places.claim(config(tmp_path, "data.path=s3://key:swordfish@bucket/x", recipe="cifar10_pgd"), "mine", "data")
+    assert "swordfish" not in (tmp_path / "mine" / "config.json").read_text()
+
+
+def test_a_job_s_copy_of_the_working_directory_is_no_place(tmp_path):
+    copy = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_0123/runs"
+    with pytest.raises(Misuse, match=r"storage=.*deletes after the job; give s3://bucket/prefix, or an absolute path"):
+        places.check(config(copy, "tracking.uri=http://mlflow:5000"))
+    with pytest.raises(Misuse, match=r"tracking\.uri=.*deletes after the job; give a tracking server"):
+        places.check(config("s3://bucket/runs", f"tracking.uri=sqlite:///{copy}/mlflow.db"))
+    places.check(config(tmp_path))
+
+
+def test_local_places_are_doubted_on_several_nodes_only(tmp_path):
+    local = config(tmp_path, f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
+    assert list(places.doubts(local, nodes=1)) == []
+    found = list(places.doubts(local, nodes=3))
+    assert [doubt.partition("=")[0] for doubt in found] == ["storage", "tracking.uri"]
+    assert all("3 nodes" in doubt for doubt in found)
+    assert list(places.doubts(config("s3://bucket/runs", "tracking.uri=http://mlflow:5000"), nodes=3)) == []
+
+
+def test_every_path_is_made_absolute_wherever_it_is_repeated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = config("runs", "data.path=images", "model.weights=w.safetensors", recipe="cifar10_pgd")
+    assert made["storage"] == str(tmp_path / "runs")
+    assert made["data"]["path"] == made["data"]["source"]["path"] == str(tmp_path / "images")
+    assert made["model"]["weights"] == str(tmp_path / "w.safetensors")
+    assert made["tracking"]["uri"] == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert config("s3://b/runs")["storage"] == "s3://b/runs"
