@@ -62,8 +62,8 @@ def open_run(
     if run.info.status != "RUNNING":
         client.update_run(run_id, status="RUNNING")
     _complete_params(client, run, parameters.flatten(params))
-    if dataset and dataset["digest"][:DIGEST_LIMIT] not in _digests(run):
-        _log_dataset(client, run_id, dataset)
+    if dataset:
+        _complete_dataset(client, run, dataset)
     return run_id
 
 
@@ -168,6 +168,19 @@ def _complete_params(client: "MlflowClient", run: "Run", wanted: Mapping[str, st
         if attempts == 1:
             raise
         _complete_params(client, client.get_run(run.info.run_id), wanted, attempts - 1)
+
+
+def _complete_dataset(client: "MlflowClient", run: "Run", dataset: Dataset, attempts: int = 3) -> None:
+    from mlflow.exceptions import MlflowException
+
+    if dataset["digest"][:DIGEST_LIMIT] in _digests(run):
+        return
+    try:
+        _log_dataset(client, run.info.run_id, dataset)
+    except MlflowException:  # a process of the same experiment wrote the same data set at the same moment
+        if attempts == 1:
+            raise
+        _complete_dataset(client, client.get_run(run.info.run_id), dataset, attempts - 1)
 
 
 def _digests(run: "Run") -> set[str]:
