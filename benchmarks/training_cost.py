@@ -32,6 +32,7 @@ from trainers import optimizers
 from trainers.attacks.fgsm import FGSM
 from trainers.attacks.pgd import PGD
 from trainers.evaluation.cost import standard_steps
+from trainers.models.second_order import prepare
 from trainers.objectives.adversarial_training import AdversarialTraining
 from trainers.objectives.gradient_regularized import GradientRegularized
 from trainers.objectives.standard import Standard
@@ -76,6 +77,8 @@ def objectives() -> dict[str, Objective]:
 
 def ours(objective: Objective, batch: Batch) -> Callable[[], object]:
     model = network(batch.x.device)
+    if objective.second_order:
+        prepare(model)  # as ``models.create`` does
     step = Step(State.create(model, optimizers.build(model, torch.optim.AdamW, 0.05)), objective)
     return lambda: step(batch, epoch=10.0, lr=LR)
 

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,17 +21,9 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-# A Ray started here gets no notice of pre-emption; the actor that waits for one takes a second to start.
-LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-
-
-@contextmanager
-def connecting(debug: bool = False) -> Iterator[None]:
-    """``connect`` beside the block, which may do what needs no Ray: starting it takes seconds, most of them waiting."""
-    with own_signals(), ThreadPoolExecutor(1) as pool:  # handlers can be put back by the main thread only
-        connected = pool.submit(connect, debug)
-        yield
-        connected.result()
+# A Ray started here gets no notice of pre-emption, and the actor that waits for one takes a second to start; its few
+# workers may be asked how they are more often than every 2 s, which is also how soon their start and end are seen.
+LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 
 
 def connect(debug: bool = False) -> bool:

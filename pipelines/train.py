@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,10 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
     config = places.located(config)
     data, doubts = prepare(config)
     name = compose.run_name(config, data.digest)
-    with cluster.connecting(debug):
-        runs.check(config["tracking"]["uri"])
+    with ThreadPoolExecutor(1) as beside:  # Ray takes seconds to start, most of them waiting
+        answered = beside.submit(runs.check, config["tracking"]["uri"])
+        cluster.connect(debug)
+        answered.result()
     use_gpu, resources = cluster.placement(config)
     digest = places.claim(config, name, data.digest)
 

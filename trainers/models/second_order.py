@@ -13,6 +13,7 @@ from timm.layers import set_fused_attn, use_fused_attn
 from torch import nn
 
 from trainers.models.calls import Calls
+from trainers.models.convolution import convert
 from trainers.modes import mode
 
 _REMEDY = (
@@ -33,7 +34,9 @@ def unfused() -> Iterator[None]:
 
 
 def prepare(model: nn.Module) -> None:
-    """Turn off what breaks a second derivative: fused attention, and activations that overwrite their input."""
+    """Turn off what breaks a second derivative: fused attention, and activations that overwrite their input; and
+    take convolutions whose second derivative is cheap."""
+    convert(model)
     for module in model.modules():
         for flag in ("fused_attn", "inplace"):
             if isinstance(getattr(module, flag, None), bool):
