@@ -2,7 +2,9 @@
 
 ``epoch_ray_mlflow_over_bare``: wall time of one epoch of ``holdfast train`` (Ray Train worker, every step's five
 metrics to MLflow on SQLite, a checkpoint at its end left out) over the same steps of the bare loop in one process.
-``seconds_to_first_step``: from the start of the command to the first step's metrics, tracking database there.
+``seconds_to_first_step``: from the start of the command to the first step's metrics, tracking database there; beside
+it, ``ray_train_seconds_to_first_report``: from the start of a program that does nothing but ``ray.init`` and a
+``TorchTrainer`` of one worker, which reports at once.
 ``milliseconds_per_logged_step``: see ``tracking_overhead.py``.
 """
 
@@ -25,7 +27,7 @@ SLOW = [
     "recipe=digits_gradnorm",
     "epochs=1",
     "batch_size=8",
-    "model.arguments.width=64",
+    "model.arguments.width=480",
     "report.steps=10",
     "report.each_step=true",
     "alarm.policy=off",
@@ -42,7 +44,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="holdfast-benchmark-") as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
         _migrate(uri)
-        starts = [_first_step(folder, uri, i) for i in range(2 if args.quick else 5)]
+        starts, bare_starts = [], []
+        for i in range(1 if args.quick else 5):
+            bare_starts.append(_first_report(folder))
+            starts.append(_first_step(folder, uri, i))
+            print(f"start {i}: Ray Train alone {bare_starts[-1]:.1f} s, holdfast {starts[-1]:.1f} s", flush=True)
         ratios = []
         for i in range(1 if args.quick else 4):
             bare, platform = _bare(folder), _platform(folder, uri, i)
@@ -50,6 +56,7 @@ def main() -> None:
             ratios.append(platform / bare)
     rows.add("epoch_ray_mlflow_over_bare", ratios, goal="<= 1.03", note="digits, 5 metrics a step, one epoch")
     rows.add("seconds_to_first_step", starts, goal="<= 15", note="holdfast train recipe=digits_gradnorm")
+    rows.add("ray_train_seconds_to_first_report", bare_starts, note="Ray Train alone: no model, no data, no tracking")
     for row in tracking_overhead.rows(args.quick):
         goal = "<= 0.3" if row["what"] == "milliseconds_per_logged_step" else None
         rows.add(row["what"], value=row["value"], n=row["n"], spread=row["spread"], interval=row["interval"], goal=goal)
@@ -83,8 +90,35 @@ def _history(uri: str, run_id: str, name: str) -> list[Any]:
 
 
 def _first_step(folder: str, uri: str, i: int) -> float:
-    started, run_id = _holdfast(folder, uri, "recipe=digits_gradnorm", "epochs=1", f"seed={i}")
+    each = ("report.steps=1", "report.seconds=0")
+    started, run_id = _holdfast(folder, uri, "recipe=digits_gradnorm", "epochs=1", f"seed={i}", *each)
     return _history(uri, run_id, "loss")[0].timestamp / 1e3 - started
+
+
+RAY_TRAIN = """
+import sys, time
+import ray
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+def report():
+    return time.time()
+
+ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+scaling = ScalingConfig(num_workers=1, resources_per_worker={"CPU": ray.cluster_resources()["CPU"]})
+trainer = TorchTrainer(report, scaling_config=scaling, run_config=RunConfig(storage_path=sys.argv[1]))
+print(trainer.fit().return_value)
+"""
+
+
+def _first_report(folder: str) -> float:
+    from pipelines import cluster
+
+    environment = {**_environment(), **cluster.LOCAL}
+    started = time.time()
+    command = [sys.executable, "-c", RAY_TRAIN, f"{folder}/ray"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=environment)
+    return float(done.stdout.split()[-1]) - started
 
 
 def _platform(folder: str, uri: str, i: int) -> float:

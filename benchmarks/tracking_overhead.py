@@ -61,7 +61,7 @@ def rows(quick: bool = False) -> list[dict[str, Any]]:
     from pipelines.tracking import runs
     from pipelines.tracking.journal import Journal
 
-    blocks, steps = (8, 250) if quick else (20, 500)
+    blocks, steps = (4, 250) if quick else (20, 500)
     with server() as (uri, send), tempfile.TemporaryDirectory() as spool:
         run_id = runs.open_run(uri, "benchmark", "overhead", "overhead", {})
         journal = Journal(uri, run_id, spool, timeout=5.0)

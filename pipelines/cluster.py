@@ -23,7 +23,7 @@ _QUIET = {
 }
 # A Ray started here gets no notice of pre-emption, and the actor that waits for one takes a second to start; its few
 # workers may be asked how they are more often than every 2 s, which is also how soon their start and end are seen.
-LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 
 
 def connect(debug: bool = False) -> bool:
