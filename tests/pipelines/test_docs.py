@@ -41,7 +41,7 @@ STREAMED = ("data.input_size=[3,16,16]", "data.loaders=0")
 
 COMMANDS = [(page, line) for page, text in blocks("sh") for line in text.splitlines() if line.strip()]
 ELSEWHERE = ("RAY_ADDRESS=auto holdfast train ", "ray job submit ")
-"""Run by test_jobs.py, on a cluster of their own."""
+"""Run by test_clusters.py, on a cluster of their own."""
 VERBS = sorted({line for _, line in COMMANDS if line.startswith("holdfast ")})
 TRUSTED = [line for line in VERBS if "trust=" in line]
 """Run by a process of their own: Ray's workers look for packages in the folder where ``ray.init`` was called."""

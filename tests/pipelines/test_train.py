@@ -19,7 +19,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-REGISTERED = ("recipe=digits_gradnorm", "register_as=digits", "report.steps=5", "name=mine")
+REGISTERED = ("recipe=digits_gradnorm", "register_as=digits", "report.steps=5", "name=mine", "model.activation=relu")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,10 @@ def test_one_config_gives_one_registered_model_that_loads_with_pickle_forbidden(
     run = MlflowClient(tracking_uri).get_run(outcome["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.params["objective.weight"] == "1.2"
+    version = MlflowClient(tracking_uri).get_model_version("digits", "1")
+    assert outcome["doubts"]
+    for tags in (run.data.tags, version.tags):
+        assert "ReLU-like activations" in tags["doubts"]
     assert run.data.metrics["clean_accuracy"] == pytest.approx(outcome["metrics"]["clean_accuracy"])
     assert run.inputs.dataset_inputs[0].dataset.name == "digits"
     steps = metric_steps(tracking_uri, outcome["run_id"], "loss")

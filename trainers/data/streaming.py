@@ -37,7 +37,8 @@ class Streaming:
 
     CorruptError images are met while training: with ``on_corrupt="skip"`` another training example, keyed by
     (id, seed, epoch), takes the place of each, so that steps and order are as before; held-out ones are left out.
-    ``skipped`` counts every meeting by name, of this rank's share alone (``replicated`` is false).
+    ``skipped`` counts every meeting by name, of this rank's share alone (``replicated`` is false), and
+    ``max_corrupt`` is held against that count.
 
     Errors: ``ValueError`` from the constructor; from ``train`` for a corrupt image where that is fatal.
     """

@@ -1,4 +1,4 @@
-"""The same line on a running cluster (``RAY_ADDRESS``) and as a Ray job, as docs/training.md gives it."""
+"""On a cluster of `ray start`: by ``RAY_ADDRESS``, as a Ray job (as docs/training.md says), and on a node that goes."""
 
 import json
 import os
@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from tests.pipelines.guides import ROOT, write_files
 from tests.pipelines.ports import free_ports
@@ -21,6 +22,7 @@ from tests.pipelines.ports import free_ports
 GUIDE = (ROOT / "docs" / "training.md").read_text()
 (BY_ADDRESS,) = re.findall(r"^RAY_ADDRESS=auto (holdfast train .*)$", GUIDE, re.M)
 (BY_JOB,) = re.findall(r"^(ray job submit .*)$", GUIDE, re.M)
+NODES = "python -c 'import json, ray; ray.init(logging_level=40); print(json.dumps(ray.nodes()))'"
 DEFAULT = "holdfast train recipe=digits_standard"
 SHORT = ["epochs=1", "batch_size=16", "alarm.policy=off", "evaluation.examples=8", "evaluation.attack.steps=2"]
 SHORT += ["model.arguments.blocks=1", "model.arguments.width=4", "parallel.cpus_per_worker=1"]
@@ -35,29 +37,40 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
     environment.pop("RAY_ADDRESS", None)
-    command = ["ray", "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
-    command += [f"--dashboard-agent-listen-port={agent}"]  # its default is another cluster's of this machine
+    environment["RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S"] = "0.2"
     # A path of its own: sockets allow 107 characters, and the address of another cluster must not be found there.
     place = Path("/tmp") / f"holdfast-ray-{os.getpid()}"
-    with (home / "ray.log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, f"--temp-dir={place}"], env=environment, stdout=log, stderr=log, start_new_session=True, cwd=home
-        )
+    head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2", f"--temp-dir={place}"]
     client = {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
     try:
-        deadline = time.monotonic() + 90
-        while run(["ray", "job", "submit", "--", "true"], home, client).returncode:  # its agent starts last
-            assert process.poll() is None, (home / "ray.log").read_text()
-            assert time.monotonic() < deadline, "the cluster takes no jobs"
-            time.sleep(0.5)
-        yield {**client, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+        with node(head, agent, home, environment) as process:
+            deadline = time.monotonic() + 90
+            while run(["ray", "job", "submit", "--", "true"], home, client).returncode:  # its agent starts last
+                assert process.poll() is None, (home / "ray.log").read_text()
+                assert time.monotonic() < deadline, "the cluster takes no jobs"
+                time.sleep(0.5)
+            yield {**client, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def node(
+    arguments: list[str], agent: int, home: Path, environment: dict[str, str]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """`ray start` in a process group of its own until the block ends; ``agent``: a port, whose default another
+    cluster of this machine may have."""
+    command = ["ray", "start", "--block", *arguments, f"--dashboard-agent-listen-port={agent}"]
+    with (home / "ray.log").open("a") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=home)
+    try:
+        yield process
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=5)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.fixture
@@ -101,3 +114,29 @@ def test_a_job_whose_results_would_be_deleted_is_refused(cluster, folder):
     )
     assert done.returncode != 0
     assert "which Ray deletes after the job; give s3://bucket/prefix" in done.stdout + done.stderr
+
+
+def test_a_node_that_will_be_taken_away_has_a_checkpoint_at_once(cluster, folder, tracking_uri):
+    """A real drain of the node that trains; nothing else makes a checkpoint inside an epoch here."""
+    (agent,) = free_ports(1)
+    arguments = [f"--address={cluster['RAY_ADDRESS']}", "--num-cpus=4", '--resources={"spot": 1}']
+    command = [*shlex.split(DEFAULT), *SHORT, "parallel.cpus_per_worker=3", "epochs=6", "batch_size=2"]
+    command += ["report.steps=5", "checkpoint.minutes=1000", "checkpoint.keep=99", *places(folder, tracking_uri)]
+    with node(arguments, agent, folder, cluster):
+        deadline = time.monotonic() + 60
+        while '"spot": 1.0' not in (said := run(shlex.split(NODES), folder, cluster).stdout):
+            assert time.monotonic() < deadline, said
+        (spot,) = [n["NodeID"] for n in json.loads(said) if "spot" in n["Resources"]]
+        training = subprocess.Popen(command, cwd=folder, env=cluster, stdout=subprocess.PIPE, text=True)
+        assert training.stdout is not None
+        assert any("epoch 1/6" in line for line in training.stdout)
+        drain = f"ray drain-node --node-id={spot} --reason=DRAIN_NODE_REASON_PREEMPTION --reason-message=test"
+        done = run([*shlex.split(drain), "--deadline-remaining-seconds=600"], folder, cluster)
+        assert done.returncode == 0, done.stderr
+        rest, _ = training.communicate(timeout=120)
+        assert training.returncode == 0, rest
+    steps = []
+    for path in sorted((folder / "runs").glob("*/checkpoint_*/state.safetensors")):
+        with safe_open(path, "pt") as file:
+            steps.append(json.loads(file.metadata()["about"])["step_in_epoch"])
+    assert len([step for step in steps if step]) == 1, steps
