@@ -67,7 +67,7 @@ def _holdfast(folder: str, uri: str, *overrides: str) -> tuple[float, str]:
     """``(when it started, the run's id)`` of a command that has ended well."""
     out = Path(folder) / "outcome.json"
     command = [sys.executable, "-m", "pipelines.cli", "train", *overrides, f"tracking.uri={uri}", f"--json={out}"]
-    command.append(f"storage={folder}/runs")
+    command += [] if any(o.startswith("storage=") for o in overrides) else [f"storage={folder}/runs"]
     started = time.time()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, env=_environment())
     return started, json.loads(out.read_text())["run_id"]

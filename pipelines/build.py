@@ -10,7 +10,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from pipelines.errors import Misuse
+from pipelines.errors import Misuse, first_line
 
 ALLOWED = ("trainers.", "torch.optim.")
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
@@ -56,20 +56,25 @@ def plain(node: Any) -> Any:
 def target(node: Mapping[str, Any], where: str, trust: Sequence[str] = ()) -> Any:
     """What the node's ``_target_`` names.  ``Misuse`` for a target outside Holdfast that was not trusted."""
     path = str(node["_target_"])
-    if not path.startswith((*ALLOWED, *(f"{package}." for package in trust))):
+    trusted = path.startswith(tuple(f"{package}." for package in trust))
+    if not trusted and not path.startswith(ALLOWED):
         package = path.split(".")[0]
         raise Misuse(
             f"{where}._target_={path} is not Holdfast's own: building it runs that code. "
             f"If you trust it, add trust=[{package}]; the run records it"
         )
     try:
-        return get_object(path)
+        made = get_object(path)
     except Exception as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
         raise Misuse(
-            f"{where}._target_={path} cannot be imported ({reason}); correct the name, install its package, or run "
-            "in the folder that holds it"
+            f"{where}._target_={path} cannot be imported ({first_line(error.__cause__ or error)}); correct the name, "
+            "install its package, or run in the folder that holds it"
         ) from error
+    # A module of ours also holds what it imported: `trainers.state_file.os.system` begins with an allowed prefix.
+    ours = (inspect.isclass(made) or inspect.isfunction(made)) and f"{made.__module__}.".startswith(ALLOWED)
+    if not trusted and not ours:
+        raise Misuse(f"{where}._target_={path} is no class or function of Holdfast's own; name one that is")
+    return made
 
 
 def parameters(made: Any) -> list[str]:

@@ -84,9 +84,8 @@ def _guarded(args: argparse.Namespace) -> int:
         print("holdfast: stopped; the same command continues from the last checkpoint", file=sys.stderr)
         return STOPPED
     except Exception as error:
-        if args.debug:
-            traceback.print_exc()
-        return _say(f"{type(error).__name__}: {error}\n(run again with --debug for the traceback)", FAILURE, False)
+        hint = "" if args.debug else "\n(run again with --debug for the traceback)"
+        return _say(error, FAILURE, args.debug, f"{type(error).__name__}: {error}{hint}")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -133,12 +132,12 @@ def _verb_help(verb: str) -> int:
     return OK
 
 
-def _say(error: Exception | str, code: int, debug: bool) -> int:
+def _say(error: Exception, code: int, debug: bool, text: str = "") -> int:
     from pipelines.redact import redact_text
 
-    if debug and isinstance(error, Exception):
-        traceback.print_exception(error)
-    print(f"holdfast: {redact_text(str(error))}", file=sys.stderr)
+    if debug:
+        print(redact_text("".join(traceback.format_exception(error))), file=sys.stderr)
+    print(f"holdfast: {redact_text(text or str(error))}", file=sys.stderr)
     return code
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pipelines.errors import Misuse
+from pipelines.errors import Misuse, first_line
 
 Node = Mapping[str, float]
 """The resources of one node, by Ray's names."""
@@ -50,7 +50,7 @@ def connect(debug: bool = False) -> bool:
             )
     except (ConnectionError, RuntimeError) as error:
         raise Misuse(
-            f"RAY_ADDRESS={address or 'not set'}: no Ray cluster answers ({str(error).splitlines()[0]}); "
+            f"RAY_ADDRESS={address or 'not set'}: no Ray cluster answers ({first_line(error)}); "
             "unset it to start Ray on this machine, or run `ray status` to see what is there"
         ) from error
     started = bool(ray._private.worker._global_node.is_head())  # type: ignore[attr-defined]  # else `ray start` had

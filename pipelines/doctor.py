@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.errors import Failure, Misuse
+from pipelines.errors import Failure, Misuse, first_line
 
 PACKAGES = (
     "torch",
@@ -68,7 +68,7 @@ def _attempt(look: Callable[[], str]) -> tuple[bool, str]:
     try:
         return True, look()
     except Exception as error:  # every failure here is a finding to print
-        return False, str(error).splitlines()[0]
+        return False, first_line(error)
 
 
 def _gpu() -> Finding:

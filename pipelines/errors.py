@@ -1,6 +1,11 @@
 """The ways a verb ends other than well, each with its exit code in ``pipelines/cli.py``."""
 
 
+def first_line(error: BaseException) -> str:
+    """What it says first, or its kind if it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class Misuse(Exception):
     """A user's mistake: the message names the setting, the value and the remedy.  Exit code 2."""
 

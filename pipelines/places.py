@@ -1,13 +1,14 @@
 """Where a run's files lie: made absolute, refused where they would be lost, and each place one config's own."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.compose import INCIDENTAL, digest
-from pipelines.errors import Misuse
+from pipelines.errors import Misuse, first_line
 from pipelines.redact import redact, redact_text
 from pipelines.storage import files, upload
 from pipelines.tracking import params, server
@@ -32,24 +33,36 @@ def located(config: dict[str, Any]) -> dict[str, Any]:
         config["model"]["weights"] = absolute(config["model"]["weights"])
     path = config["data"].get("path")
     if path:
-        config["data"] = _replaced(config["data"], path, absolute(path))
+        config["data"] = _moved(config["data"], path, absolute(path))
     return config
 
 
-def _replaced(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return {key: _replaced(value, old, new) for key, value in node.items()}
-    return new if node == old else node
+def _moved(node: Any, old: str, new: str) -> Any:
+    """``node`` with every ``path`` below it that is ``old`` at ``new``."""
+    if not isinstance(node, dict):
+        return node
+    return {key: new if key == "path" and value == old else _moved(value, old, new) for key, value in node.items()}
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Refuse a place in the copy of the working directory that Ray makes for a job, and deletes after it."""
-    for name, path in _local(config).items():
+    """Refuse a place that cannot be written, and one in the copy of the working directory that Ray makes for a job,
+    and deletes after it."""
+    outcome = {"json": str(Path(config["json"]).absolute())} if config["json"] else {}
+    for name, path in {**_local(config), **outcome}.items():
         if _JOB_COPY in path:
             raise Misuse(
                 f"{name}={path} lies in this job's own copy of the working directory, which Ray deletes after the job; "
                 f"give {_SHARED[name]}, or an absolute path"
             )
+    if "://" not in config["storage"]:
+        _check_writable(Path(config["storage"]))
+
+
+def _check_writable(storage: Path) -> None:
+    there = next(place for place in (storage, *storage.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "is not writable" if there.is_dir() else "is a file"
+        raise Misuse(f"storage={storage}: {there} {reason}; give a folder that can be written, or s3://bucket/prefix")
 
 
 def doubts(config: Mapping[str, Any], nodes: int) -> Iterator[str]:
@@ -62,7 +75,11 @@ def doubts(config: Mapping[str, Any], nodes: int) -> Iterator[str]:
             )
 
 
-_SHARED = {"storage": "s3://bucket/prefix", "tracking.uri": "a tracking server (http://host:port)"}
+_SHARED = {
+    "storage": "s3://bucket/prefix",
+    "tracking.uri": "a tracking server (http://host:port)",
+    "json": "a place outside it",
+}
 
 
 def _local(config: Mapping[str, Any]) -> dict[str, str]:
@@ -71,26 +88,40 @@ def _local(config: Mapping[str, Any]) -> dict[str, str]:
     return ({} if "://" in storage else {"storage": storage}) | ({"tracking.uri": str(database)} if database else {})
 
 
-def claim(config: Mapping[str, Any], name: str, data_digest: str) -> str:
-    """The digest that names config and data, after ``storage/name`` was found to be free or this run's own.
+def owner(config: Mapping[str, Any], name: str, data_digest: str) -> str:
+    """The digest of config and data, which ``storage/name`` belongs to unless it is free.
 
     Errors: ``Misuse`` if a run of another config, or on other data, has its checkpoints there.
     """
-    place, ours = f"{config['storage'].rstrip('/')}/{name}", f"{digest(config)}-{data_digest}"
+    place, ours = _place(config, name), f"{digest(config)}-{data_digest}"
     try:
         with files(place).open(f"{place}/{RECORD}") as file:
             record = json.loads(file.read())
+        if record["digest"] == ours:
+            return ours
+        difference = _difference(config, record["config"])
     except FileNotFoundError:
-        record = {"digest": ours, "config": redact({k: v for k, v in config.items() if k not in INCIDENTAL})}
-        with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
-            (Path(folder) / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-            upload(Path(folder), place)
-    if record["digest"] != ours:
+        return ours
+    except (ValueError, KeyError, TypeError) as error:
         raise Misuse(
-            f"name={name}: {redact_text(place)} holds a run of another config "
-            f"({_difference(config, record['config'])}); give another name or storage"
-        )
-    return ours
+            f"storage={config['storage']}: {redact_text(place)}/{RECORD} is not whole ({first_line(error)}); "
+            "remove it, and the same command goes on"
+        ) from error
+    raise Misuse(
+        f"name={name}: {redact_text(place)} holds a run of another config ({difference}); give another name or storage"
+    )
+
+
+def claim(config: Mapping[str, Any], name: str, digest: str) -> None:
+    """Say in ``storage/name`` whose it is."""
+    record = {"digest": digest, "config": redact({k: v for k, v in config.items() if k not in INCIDENTAL})}
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+        (Path(folder) / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        upload(Path(folder), _place(config, name))
+
+
+def _place(config: Mapping[str, Any], name: str) -> str:
+    return f"{config['storage'].rstrip('/')}/{name}"
 
 
 def _difference(config: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Before a training starts: what cannot work is refused, what will disappoint is named."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ def prepare(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
         data = parts.data(config)
         parts.settings(config, len(data.classes))
         data.check(config["workers"])
-        threat.check(data.input_size)
+        for each in (threat, *_threats(objective)):
+            each.check(data.input_size)
         if config["alarm"]["policy"] != "off" and not data.size("validation"):
             raise Misuse(
                 f"alarm.policy={config['alarm']['policy']} needs held-out images: set data.validation to 256 or so, "
@@ -41,3 +42,11 @@ def prepare(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
     except (ValueError, TypeError, FileNotFoundError) as error:
         raise Misuse(str(error)) from error
     return data, list(validate.doubts(model, objective, threat, data.soft_targets))
+
+
+def _threats(objective: Any) -> Iterator[Any]:
+    """Those that an objective trains against."""
+    for name in ("attack", "penalty"):
+        threat = getattr(getattr(objective, name, None), "threat", None)
+        if threat is not None:
+            yield threat

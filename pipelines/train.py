@@ -37,7 +37,7 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
         cluster.connect(debug)
         answered.result()
     use_gpu, resources = cluster.placement(config)
-    digest = places.claim(config, name, data.digest)
+    digest = places.owner(config, name, data.digest)
 
     doubts += places.doubts(config, cluster.size())
     for doubt in doubts:
@@ -56,6 +56,7 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
         },
         git=git.state(),
     )
+    places.claim(config, name, digest)
     console.print(f"{name}: run {run_id} in {redact_text(config['tracking']['uri'])}")
     uri = config["tracking"]["uri"]
     try:
@@ -125,7 +126,7 @@ def _fit(
             f"the Ray cluster went away ({error}); the same command continues from the last checkpoint"
         ) from error
     if "failed" in result.return_value:
-        raise Failure(result.return_value["failed"])
+        raise Failure(result.return_value["failed"]) from RuntimeError(result.return_value["traceback"])
     return result
 
 
@@ -133,7 +134,7 @@ def _reason(error: Any, config: Mapping[str, Any]) -> str:
     """The first worker's last line, without the traceback."""
     failures = getattr(error, "worker_failures", None) or {}
     cause = next(iter(failures.values()), getattr(error, "controller_failure", error))
-    last = [line for line in str(cause).splitlines() if line.strip()][-1].strip()
+    last = next((line.strip() for line in reversed(str(cause).splitlines()) if line.strip()), type(cause).__name__)
     return (
         f"training failed after {config['checkpoint']['failures']} retries: {last}; the last checkpoint in "
         f"{config['storage']} is kept, the same command continues from it (--debug shows the workers' output)"

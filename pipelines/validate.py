@@ -1,5 +1,6 @@
 """Combinations that cannot work, refused when the config is read; those that seldom do, warned of."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import nn
 from pipelines.errors import Misuse
 
 STRATEGIES = ("ddp",)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def numbers(config: Mapping[str, Any]) -> None:
@@ -24,7 +26,18 @@ def numbers(config: Mapping[str, Any]) -> None:
         value = _at(config, name)
         if value is not None and value < 1:
             raise Misuse(f"{name}={value} must be at least 1")
-    for name in ("report.steps", "report.seconds", "checkpoint.minutes", "checkpoint.failures"):
+    if config["name"] is not None and not _NAME.fullmatch(config["name"]):
+        raise Misuse(f"name={config['name']} must begin with a letter or digit, and hold these, '.', '_' and '-' only")
+    cpus = config["parallel"]["cpus_per_worker"]
+    if cpus is not None and cpus <= 0:
+        raise Misuse(f"parallel.cpus_per_worker={cpus:g} must be above 0; null shares out all there are")
+    for name in (
+        "report.steps",
+        "report.seconds",
+        "checkpoint.minutes",
+        "checkpoint.failures",
+        "tracking.patience_minutes",
+    ):
         if _at(config, name) < 0:
             raise Misuse(f"{name}={_at(config, name):g} must not be negative")
     for name in ("optimizer.lr", "optimizer.weight_decay", "threat.eps"):

@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from ray.train.torch import get_device
 
 from pipelines import parts
-from pipelines.errors import Misuse
+from pipelines.errors import Failure, Misuse
 from pipelines.tracking.journal import Journal
 from trainers import losses, models, optimizers, state
 from trainers.distributed import agree, is_main, merge, rank, total, world
@@ -31,10 +32,10 @@ def worker(tracking_uri: str, config: dict[str, Any]) -> dict[str, Any]:
     """The outcome, or ``{"failed": message}`` for what another try cannot mend, so that Ray does not try again."""
     try:
         return Run(tracking_uri, config).train()
-    except (Misuse, Diverged, state.StateError, ValueError) as error:
-        if world() > 1 and not isinstance(error, Diverged | state.StateError):
+    except (Misuse, Diverged, ValueError) as error:
+        if world() > 1 and not isinstance(error, Diverged):
             raise  # perhaps this rank's alone, and the others wait for it: Ray must end them
-        return {"failed": str(error)}
+        return {"failed": str(error), "traceback": traceback.format_exc()}
 
 
 class Run:
@@ -69,11 +70,15 @@ class Run:
             return dict(RobustAccuracy(attack)(model, batches))["robust_accuracy"]
 
         settings = parts.settings(self.config, len(self.data.classes))
-        for report in fit(self.state, self.objective, self.data, settings, probe):
-            self._log(report)
-            if report.good and (report.kind == "epoch" or self._save_now()):
-                self._save(report)
-        return self._finish(report)
+        try:
+            for report in fit(self.state, self.objective, self.data, settings, probe):
+                self._log(report)
+                if report.good and (report.kind == "epoch" or self._save_now()):
+                    self._save(report)
+            return self._finish(report)
+        finally:
+            if self.journal is not None:
+                self.journal.close(5.0)
 
     def _log(self, report: Report) -> None:
         self.seconds += report.seconds
@@ -115,17 +120,38 @@ class Run:
             about = {"pending": self.journal.pending(), "seconds": self.seconds, "outcome": outcome}
             (folder / RUN).write_text(json.dumps(about))
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+        except OSError as error:
+            raise Failure(
+                f"storage={self.config['storage']}: a checkpoint could not be written ({error}); free some space "
+                "there, or see to its rights; the checkpoint before it is kept"
+            ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _restore(self) -> list[Any]:
-        """Continue from the newest checkpoint, if there is one; the metrics that were still on their way."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
+        """Continue from the newest checkpoint that is whole; the metrics that were still on their way."""
+        newest = ray.train.get_checkpoint()
+        if newest is None:
             return []
+        older = [reported.checkpoint for reported in ray.train.get_all_reported_checkpoints()]
+        for checkpoint in [newest, *(c for c in reversed(older) if c != newest)]:
+            try:
+                return self._continue(checkpoint)
+            except state.Damaged as error:
+                damage = error
+                self.board.notice.remote(f"{error}. Trying the checkpoint before it")
+        raise state.Damaged(
+            f"no checkpoint of this run is whole ({damage}); remove its folder in storage={self.config['storage']}, or "
+            "give another name, and it starts anew"
+        )
+
+    def _continue(self, checkpoint: ray.train.Checkpoint) -> list[Any]:
         with checkpoint.as_directory() as folder:
+            try:
+                about = json.loads((Path(folder) / RUN).read_text())
+            except (OSError, ValueError) as error:
+                raise state.Damaged(f"{checkpoint.path}/{RUN} is missing or not whole ({error})") from error
             state.load(self.state, Path(folder) / STATE)
-            about = json.loads((Path(folder) / RUN).read_text())
         self.seconds, self.outcome = about["seconds"], about["outcome"]
         self.images = self.state.step * self.data.batch_size
         if is_main():
@@ -138,8 +164,6 @@ class Run:
         A run that had come this far already answers what it found then.
         """
         if self.outcome is not None:
-            if self.journal is not None:
-                self.journal.close(5.0)
             return self.outcome
         metrics = self._evaluate()
         outcome = {
@@ -153,8 +177,6 @@ class Run:
             self.journal.log(report.step, metrics)
             self.journal.flush(5.0)
         self._save(report, model=True, outcome=outcome)
-        if self.journal is not None:
-            self.journal.close(0.0)
         return outcome
 
     def _evaluate(self) -> dict[str, float]:

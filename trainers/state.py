@@ -9,9 +9,9 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainers.state_file import StateError, flatten, read, unflatten, write
+from trainers.state_file import Damaged, StateError, flatten, read, unflatten, write
 
-__all__ = ["State", "StateError", "load", "match_layout", "save"]
+__all__ = ["Damaged", "State", "StateError", "load", "match_layout", "save"]
 
 _COUNTERS = ("step", "trained", "epoch", "step_in_epoch", "best_probe", "good_step", "good_epoch", "ended")
 

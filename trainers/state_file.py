@@ -22,6 +22,10 @@ class StateError(ValueError):
     """A file that this run cannot continue from."""
 
 
+class Damaged(StateError):
+    """A file that nothing can be read from."""
+
+
 def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """``tensors`` and ``about`` (JSON) in ``path``, whole or not at all.
 
@@ -58,7 +62,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, UnicodeDecodeError) as error:
-        raise StateError(_damaged(path, str(error))) from error
+        raise Damaged(_damaged(path, str(error))) from error
     if "holdfast_format" not in metadata:
         raise StateError(f"{path} is a safetensors file, but not a state saved by Holdfast; name another")
     if metadata["holdfast_format"] != str(FORMAT):
@@ -68,7 +72,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     text = metadata.get("about", "")
     if metadata.get("crc32") != str(_crc32(tensors, text)):
-        raise StateError(_damaged(path, "its checksum does not match"))
+        raise Damaged(_damaged(path, "its checksum does not match"))
     return json.loads(text), tensors
 
 

@@ -22,13 +22,19 @@ def files(uri: str) -> Files:
 def upload(directory: Path, uri: str) -> None:
     """Copy every file below ``directory`` to ``uri`` (``s3://bucket/prefix`` or a folder), replacing those there."""
     if not _is_s3(uri):
-        shutil.copytree(directory, uri, dirs_exist_ok=True)
+        shutil.copytree(directory, uri, dirs_exist_ok=True, copy_function=_copy_whole)
         return
     bucket, prefix = split(uri)
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
         key = "/".join(part for part in (prefix.rstrip("/"), path.relative_to(directory).as_posix()) if part)
         with errors(f"{SCHEME}{bucket}/{key}"):
             client(None).upload_file(str(path), bucket, key)
+
+
+def _copy_whole(source: str, target: str) -> None:
+    """A reader, or a kill, meets the old file or the new one."""
+    shutil.copyfile(source, f"{target}.partial")
+    os.replace(f"{target}.partial", target)
 
 
 def download(uri: str, directory: Path) -> None:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipelines.errors import first_line
 from pipelines.redact import redact_text
 from pipelines.tracking import params
 from pipelines.tracking.points import Point, Rejected, Store, store
@@ -198,13 +199,13 @@ class Journal:
 
     def _reject(self, count: int, reason: str) -> None:
         if not self.rejected:
-            _log.warning("%d metric values were not taken: %s", count, redact_text(reason))
+            self._tell(f"{count} metric values were not taken, perhaps more will not be: {redact_text(reason):.200}")
         self.rejected += count
 
     def _report_away(self, error: Exception) -> None:
         if self._away_since is None:
             self._away_since = time.monotonic()
-            reason = redact_text(str(error).splitlines()[0] if str(error) else type(error).__name__)
+            reason = redact_text(first_line(error))
             away = f"tracking is away since {time.strftime('%H:%M:%S')} ({reason:.200})"
             self._tell(f"{away}; metrics wait in {self._spool.path} and training goes on")
 

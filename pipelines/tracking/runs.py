@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from pipelines.errors import Failure, Misuse
+from pipelines.errors import Failure, Misuse, first_line
 from pipelines.redact import redact, redact_text
 from pipelines.tracking import params as parameters
 from pipelines.tracking import server
@@ -88,7 +88,7 @@ def close_run(uri: str, run_id: str, status: str = "FINISHED", within: float = 6
             if time.monotonic() + pause > deadline:
                 raise Failure(
                     f"tracking.uri={redact_text(uri)} did not take the end of run {run_id} within {within:g} s "
-                    f"({redact_text(str(error).splitlines()[0])}); run the same command again when it is back"
+                    f"({redact_text(first_line(error))}); run the same command again when it is back"
                 ) from None
         time.sleep(pause)
         pause = min(2 * pause, 10.0)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import Misuse
+from pipelines.errors import Misuse, first_line
 from pipelines.redact import redact_text
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def check(uri: str, within: float = ANSWER_WITHIN) -> None:
 def _unreachable(uri: str, error: BaseException) -> Misuse:
     if isinstance(error, Misuse):
         return error
-    reason = redact_text(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    reason = redact_text(first_line(error))
     hint = "start it (`mlflow server`), correct the address, or use tracking.uri=sqlite:///runs/mlflow.db"
     if any(code in reason for code in ("401", "403", "Forbidden", "Unauthorized", "PERMISSION_DENIED")):
         hint = (

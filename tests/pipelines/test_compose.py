@@ -112,6 +112,14 @@ def test_a_users_own_folder_joins_the_search_path(tmp_path: Path):
         compose("train", ["recipe=mine"], tmp_path / "absent")
 
 
+@pytest.mark.parametrize(
+    "path", ["trainers.state_file.os.system", "trainers.threat.math.sqrt", "torch.optim.Tensor", "trainers.types"]
+)
+def test_what_a_module_of_ours_imported_is_not_ours(path):
+    with pytest.raises(Misuse, match=r"is no class or function of Holdfast's own|cannot be imported"):
+        build.build({"_target_": path}, "objective")
+
+
 def test_a_target_from_elsewhere_needs_trust():
     node = {"_target_": "fractions.Fraction"}
     with pytest.raises(Misuse, match=r"trust=\[fractions\]"):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -47,10 +48,11 @@ def _kill_a_worker(storage: Path, killed: list[int]) -> None:
     while time.monotonic() < deadline:
         if list(storage.glob("checkpoint_*")):
             for process in psutil.Process().children(recursive=True):
-                if "RayTrainWorker" in " ".join(process.cmdline()):
-                    process.kill()
-                    killed.append(process.pid)
-                    return
+                with suppress(psutil.Error):  # it has gone since
+                    if "RayTrainWorker" in " ".join(process.cmdline()):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
         time.sleep(0.02)
 
 

@@ -14,28 +14,48 @@ def config(folder: Path | str, *overrides: str, recipe: str = "digits_standard")
     return places.located(compose("train", [f"recipe={recipe}", f"storage={folder}", *overrides]))
 
 
+def claimed(config: dict) -> str:
+    digest = places.owner(config, "mine", "data")
+    places.claim(config, "mine", digest)
+    return digest
+
+
 def test_a_place_is_its_first_run_s(tmp_path):
     first = config(tmp_path / "runs")
-    digest = places.claim(first, "mine", "data")
-    assert places.claim(config(tmp_path / "runs", "workers=2", "register_as=x"), "mine", "data") == digest
-    assert places.claim(config(tmp_path / "runs", "seed=1"), "other", "data") != digest
+    digest = claimed(first)
+    assert places.owner(config(tmp_path / "runs", "workers=2", "register_as=x"), "mine", "data") == digest
+    assert places.owner(config(tmp_path / "runs", "seed=1"), "other", "data") != digest
     record = json.loads((tmp_path / "runs" / "mine" / "config.json").read_text())
     assert record["config"]["epochs"] == first["epochs"]
     assert "storage" not in record["config"]
 
 
 def test_another_config_is_refused_with_what_differs_and_changes_nothing(tmp_path):
-    places.claim(config(tmp_path), "mine", "data")
+    claimed(config(tmp_path))
     before = (tmp_path / "mine" / "config.json").read_bytes()
     with pytest.raises(Misuse, match=r"name=mine: .*another config \(.*seed=0 there, 1 here\); give another name"):
-        places.claim(config(tmp_path, "seed=1"), "mine", "data")
+        places.owner(config(tmp_path, "seed=1"), "mine", "data")
     with pytest.raises(Misuse, match=r"another config \(on other data\)"):
-        places.claim(config(tmp_path), "mine", "changed data")
+        places.owner(config(tmp_path), "mine", "changed data")
     assert (tmp_path / "mine" / "config.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("content", [b"", b'{"digest": "x", "conf', b"[]", b"{}"])
+def test_a_record_that_is_not_whole_is_told_with_the_way_on(tmp_path, content):
+    claimed(config(tmp_path))
+    (tmp_path / "mine" / "config.json").write_bytes(content)
+    with pytest.raises(Misuse, match=r"storage=.*mine/config\.json is not whole \(.+\); remove it"):
+        places.owner(config(tmp_path), "mine", "data")
+
+
+def test_a_storage_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Misuse, match=r"storage=.*/file/runs: .*/file is a file; give a folder"):
+        places.check(config(tmp_path / "file" / "runs"))
+
+
 def test_a_record_holds_no_credentials(tmp_path):
-    places.claim(config(tmp_path, "data.path=s3://key:swordfish@bucket/x", recipe="cifar10_pgd"), "mine", "data")
+    claimed(config(tmp_path, "data.path=s3://key:swordfish@bucket/x", recipe="cifar10_pgd"))
     assert "swordfish" not in (tmp_path / "mine" / "config.json").read_text()
 
 
@@ -45,6 +65,8 @@ def test_a_job_s_copy_of_the_working_directory_is_no_place(tmp_path):
         places.check(config(copy, "tracking.uri=http://mlflow:5000"))
     with pytest.raises(Misuse, match=r"tracking\.uri=.*deletes after the job; give a tracking server"):
         places.check(config("s3://bucket/runs", f"tracking.uri=sqlite:///{copy}/mlflow.db"))
+    with pytest.raises(Misuse, match=r"json=.*deletes after the job; give a place outside it"):
+        places.check(config("s3://b/runs", "tracking.uri=http://mlflow:5000", f"json={copy}/out.json"))
     places.check(config(tmp_path))
 
 
@@ -65,3 +87,6 @@ def test_every_path_is_made_absolute_wherever_it_is_repeated(tmp_path, monkeypat
     assert made["model"]["weights"] == str(tmp_path / "w.safetensors")
     assert made["tracking"]["uri"] == f"sqlite:///{tmp_path}/runs/mlflow.db"
     assert config("s3://b/runs")["storage"] == "s3://b/runs"
+    named = config("runs", "data=torchvision", "data.source.name=SVHN", "data.path=SVHN")
+    assert named["data"]["path"] == str(tmp_path / "SVHN")
+    assert named["data"]["source"]["name"] == "SVHN"

@@ -75,6 +75,19 @@ def test_the_same_command_again_finds_its_run_and_registers_nothing_twice(regist
     assert second["metrics"] == registered.outcome["metrics"]
 
 
+def checkpoints(registered: SimpleNamespace) -> list[Path]:
+    return sorted(path.parent for path in registered.folder.glob("runs/mine/checkpoint_*/state.safetensors"))
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(registered):
+    newest = checkpoints(registered)[-1]
+    (newest / "state.safetensors").write_bytes(b"cut off")
+    third = train(registered.folder, registered.uri, *REGISTERED)
+    assert third["run_id"] == registered.outcome["run_id"]
+    assert third["metrics"] == registered.outcome["metrics"]
+    assert checkpoints(registered)[-1] != newest
+
+
 def test_another_config_under_the_same_name_is_refused_before_a_run_is_opened(registered, capsys):
     changed = (*REGISTERED, "seed=1", "tracking.experiment=elsewhere")
     out = registered.folder / "outcome.json"
