@@ -1,7 +1,8 @@
 """What the platform costs: Ray and MLflow around an epoch, before the first step, and at every logged step.
 
-``epoch_ray_mlflow_over_bare``: wall time of one epoch of ``holdfast train`` (Ray Train worker, every step's five
-metrics to MLflow on SQLite, a checkpoint at its end left out) over the same steps of the bare loop in one process.
+``epoch_ray_mlflow_over_bare``: wall time of the second epoch of ``holdfast train``, from the end of the first, whose
+checkpoint it thus includes (Ray Train worker, every step's five metrics to MLflow on SQLite), over the same steps of
+the bare loop in one process.
 ``seconds_to_first_step``: from the start of the command to the first step's metrics, tracking database there; beside
 it, ``ray_train_seconds_to_first_report``: from the start of a program that does nothing but ``ray.init`` and a
 ``TorchTrainer`` of one worker, which reports at once.
@@ -25,7 +26,6 @@ from benchmarks.report import Rows, parser
 # A network slow enough for an epoch of 30 s and more on 2 cores, in steps of a usual length.
 SLOW = [
     "recipe=digits_gradnorm",
-    "epochs=1",
     "batch_size=8",
     "model.arguments.width=480",
     "report.steps=10",
@@ -67,7 +67,7 @@ def _holdfast(folder: str, uri: str, *overrides: str) -> tuple[float, str]:
     """``(when it started, the run's id)`` of a command that has ended well."""
     out = Path(folder) / "outcome.json"
     command = [sys.executable, "-m", "pipelines.cli", "train", *overrides, f"tracking.uri={uri}", f"--json={out}"]
-    command += [] if any(o.startswith("storage=") for o in overrides) else [f"storage={folder}/runs"]
+    command.append(f"storage={folder}/runs")
     started = time.time()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, env=_environment())
     return started, json.loads(out.read_text())["run_id"]
@@ -122,23 +122,22 @@ def _first_report(folder: str) -> float:
 
 
 def _platform(folder: str, uri: str, i: int) -> float:
-    """Seconds from the report at step ``FIRST`` to the one at the epoch's end."""
-    _, run_id = _holdfast(folder, uri, *SLOW, f"tracking.experiment=slow{i}", f"storage={folder}/slow{i}")
-    reports = _history(uri, run_id, "epoch")
-    begun = next(m for m in reports if m.step >= FIRST)
-    return (reports[-1].timestamp - begun.timestamp) / 1e3
+    """Seconds from the end of the first epoch to the end of the second."""
+    _, run_id = _holdfast(folder, uri, *SLOW, "epochs=2", f"seed={i}")
+    ends = {m.value: m.timestamp for m in _history(uri, run_id, "epoch")}
+    return (ends[2.0] - ends[1.0]) / 1e3
 
 
 def _bare(folder: str) -> float:
     """The same steps in a process of its own, with nothing in the body of the loop."""
     code = "import sys; from benchmarks import overhead; overhead.bare(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *SLOW]
+    command = [sys.executable, "-c", code, *SLOW, "epochs=1"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=_environment())
     return float(done.stdout.split()[-1])
 
 
 def bare(overrides: list[str]) -> None:
-    """Print the seconds of the epoch, from the report at step ``FIRST`` on."""
+    """Print the seconds of an epoch: those since the report at step ``FIRST``, a step, times its steps."""
     import torch
 
     from pipelines import parts
@@ -152,12 +151,12 @@ def bare(overrides: list[str]) -> None:
     data, objective = parts.data(config), parts.objective(config)
     model = parts.network(config, data, objective.second_order)
     optimizer = optimizers.build(model, parts.optimizer(config), config["optimizer"]["weight_decay"])
-    begun = 0.0
+    begun, steps = 0.0, 0
     for report in fit(State.create(model, optimizer), objective, data, parts.settings(config, len(data.classes))):
         if report.step >= FIRST and not begun:
-            begun = time.perf_counter()
+            begun, steps = time.perf_counter(), report.step
         if report.kind == "epoch":
-            print(time.perf_counter() - begun)
+            print((time.perf_counter() - begun) / (report.step - steps) * report.step)
 
 
 if __name__ == "__main__":
