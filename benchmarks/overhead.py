@@ -1,8 +1,8 @@
 """What the platform costs: Ray and MLflow around an epoch, before the first step, and at every logged step.
 
-``epoch_ray_mlflow_over_bare``: wall time of the second epoch of ``holdfast train``, from the end of the first, whose
-checkpoint it thus includes (Ray Train worker, every step's five metrics to MLflow on SQLite), over the same steps of
-the bare loop in one process.
+``epoch_ray_mlflow_over_bare``: wall time of an epoch of ``holdfast train`` after the first, from the end of the one
+before, whose checkpoint it thus includes (Ray Train worker, every step's five metrics to MLflow on SQLite), over the
+same epoch of the bare loop in one process.
 ``seconds_to_first_step``: from the start of the command to the first step's metrics, tracking database there; beside
 it, ``ray_train_seconds_to_first_report``: from the start of a program that does nothing but ``ray.init`` and a
 ``TorchTrainer`` of one worker, which reports at once.
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,6 @@ SLOW = [
     "evaluation.examples=8",
     "evaluation.attack.steps=1",
 ]
-FIRST = 10
-"""Steps before this one warm up and are not timed."""
 
 
 def main() -> None:
@@ -45,15 +44,15 @@ def main() -> None:
         uri = f"sqlite:///{folder}/mlflow.db"
         _migrate(uri)
         starts, bare_starts = [], []
-        for i in range(1 if args.quick else 5):
+        for i in range(1 if args.quick else 2):
             bare_starts.append(_first_report(folder))
             starts.append(_first_step(folder, uri, i))
             print(f"start {i}: Ray Train alone {bare_starts[-1]:.1f} s, holdfast {starts[-1]:.1f} s", flush=True)
-        ratios = []
-        for i in range(1 if args.quick else 4):
-            bare, platform = _bare(folder), _platform(folder, uri, i)
-            print(f"epoch {i}: bare {bare:.1f} s, with Ray and MLflow {platform:.1f} s", flush=True)
-            ratios.append(platform / bare)
+        epochs = 2 if args.quick else 4
+        pairs = list(zip(_bare(folder, epochs), _platform(folder, uri, epochs), strict=True))
+        for bare_seconds, seconds in pairs:
+            print(f"epoch: bare {bare_seconds:.1f} s, with Ray and MLflow {seconds:.1f} s", flush=True)
+        ratios = [seconds / bare_seconds for bare_seconds, seconds in pairs]
     rows.add("epoch_ray_mlflow_over_bare", ratios, goal="<= 1.03", note="digits, 5 metrics a step, one epoch")
     rows.add("seconds_to_first_step", starts, goal="<= 15", note="holdfast train recipe=digits_gradnorm")
     rows.add("ray_train_seconds_to_first_report", bare_starts, note="Ray Train alone: no model, no data, no tracking")
@@ -121,23 +120,23 @@ def _first_report(folder: str) -> float:
     return float(done.stdout.split()[-1]) - started
 
 
-def _platform(folder: str, uri: str, i: int) -> float:
-    """Seconds from the end of the first epoch to the end of the second."""
-    _, run_id = _holdfast(folder, uri, *SLOW, "epochs=2", f"seed={i}")
-    ends = {m.value: m.timestamp for m in _history(uri, run_id, "epoch")}
-    return (ends[2.0] - ends[1.0]) / 1e3
+def _platform(folder: str, uri: str, epochs: int) -> list[float]:
+    """Seconds of each epoch after the first, from the end of the one before."""
+    _, run_id = _holdfast(folder, uri, *SLOW, f"epochs={epochs}")
+    ends = [m.timestamp / 1e3 for m in _history(uri, run_id, "epoch") if m.value == int(m.value)]
+    return [end - before for before, end in pairwise(ends)]
 
 
-def _bare(folder: str) -> float:
-    """The same steps in a process of its own, with nothing in the body of the loop."""
+def _bare(folder: str, epochs: int) -> list[float]:
+    """The same of a process of its own, with nothing in the body of the loop."""
     code = "import sys; from benchmarks import overhead; overhead.bare(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *SLOW, "epochs=1"]
+    command = [sys.executable, "-c", code, *SLOW, f"epochs={epochs}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=_environment())
-    return float(done.stdout.split()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def bare(overrides: list[str]) -> None:
-    """Print the seconds of an epoch: those since the report at step ``FIRST``, a step, times its steps."""
+    """Print the seconds of each epoch after the first."""
     import torch
 
     from pipelines import parts
@@ -151,12 +150,9 @@ def bare(overrides: list[str]) -> None:
     data, objective = parts.data(config), parts.objective(config)
     model = parts.network(config, data, objective.second_order)
     optimizer = optimizers.build(model, parts.optimizer(config), config["optimizer"]["weight_decay"])
-    begun, steps = 0.0, 0
-    for report in fit(State.create(model, optimizer), objective, data, parts.settings(config, len(data.classes))):
-        if report.step >= FIRST and not begun:
-            begun, steps = time.perf_counter(), report.step
-        if report.kind == "epoch":
-            print((time.perf_counter() - begun) / (report.step - steps) * report.step)
+    reports = fit(State.create(model, optimizer), objective, data, parts.settings(config, len(data.classes)))
+    ends = [time.perf_counter() for report in reports if report.kind == "epoch"]
+    print(json.dumps([end - before for before, end in pairwise(ends)]))
 
 
 if __name__ == "__main__":
