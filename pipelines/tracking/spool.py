@@ -47,7 +47,8 @@ class Spool:
                 os.replace(new, self.path)
 
     def clear(self) -> None:
-        self._write(self.path, "w", [])
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
     def _write(self, path: Path, mode: str, points: Iterable[Point]) -> bool:
         try:

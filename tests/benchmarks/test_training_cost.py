@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import training_cost
 
-KEYS = {"what", "value", "n", "spread", "interval", "hardware", "versions"}
+KEYS = {"what", "value", "n", "spread", "hardware", "versions"}
 
 
 def test_all_of_it_runs(monkeypatch, tmp_path, capsys):

@@ -59,6 +59,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
 def test_a_mistake_is_one_message_and_leaves_nothing_behind(arguments, words, capsys, tmp_path):
     assert main(list(arguments)) == MISUSE

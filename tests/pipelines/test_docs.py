@@ -246,9 +246,9 @@ def mistakes() -> list[tuple[str, str]]:
     return re.findall(r"^\| `(holdfast [^`]+)` \| (.+?) \| .+ \|$", page, re.M)
 
 
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize(("command", "message"), mistakes())
 def test_a_mistake_says_what_the_page_says(command, message, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from pipelines.cli import MISUSE, main
 
     for name in ("data", "images", "shards"):

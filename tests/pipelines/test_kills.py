@@ -69,11 +69,14 @@ def test_on_a_running_cluster_a_stopped_run_ends_with_5_and_continues_where_it_w
         return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, stdout=out, stderr=subprocess.STDOUT)
 
     process = start()
-    assert process.stdout is not None
-    said = next(line for line in process.stdout if "/40  loss" in line or "holdfast:" in line)
-    assert "/40  loss" in said
-    process.terminate()
-    rest, _ = process.communicate(timeout=60)
+    try:
+        assert process.stdout is not None
+        said = next(line for line in process.stdout if "/40  loss" in line or "holdfast:" in line)
+        assert "/40  loss" in said
+        process.terminate()
+        rest, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == STOPPED, rest
     client = MlflowClient(tracking_uri)
     (run,) = client.search_runs([client.get_experiment_by_name("holdfast").experiment_id])
