@@ -56,6 +56,7 @@ def _kill_a_worker(storage: Path, killed: list[int]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.timeout(500)
 def test_on_a_running_cluster_a_stopped_run_ends_with_5_and_continues_where_it_was(tmp_path, tracking_uri):
     import ray
     from mlflow import MlflowClient
@@ -82,7 +83,12 @@ def test_on_a_running_cluster_a_stopped_run_ends_with_5_and_continues_where_it_w
     (run,) = client.search_runs([client.get_experiment_by_name("holdfast").experiment_id])
     assert run.info.status == "KILLED"
 
-    rest, _ = start().communicate(timeout=240)
+    process = start()
+    try:
+        rest, _ = process.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"the second command has not ended: {process.communicate()[0]}")
     assert "continuing from step" in rest
     assert "finished 40 epochs" in rest
     assert client.get_run(run.info.run_id).info.status == "FINISHED"
