@@ -41,3 +41,33 @@ def hard(y: Tensor) -> Tensor:
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:
     """Share of examples whose largest logit is (the largest class of) their target; 0-dim."""
     return (logits.argmax(1) == hard(y)).float().mean()
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """``z_y - max_{k != y} z_k``: not above 0 where the example is misclassified or tied."""
+    logits = _wide(logits)
+    others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    return logits.gather(1, y[:, None])[:, 0] - others
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """``-(z_y - max_{k != y} z_k) / (z_(1) - z_(3) + 1e-12)``, with ``z_(1) >= z_(2) >= ...`` the sorted logits.
+
+    The difference-of-logits ratio does not change when the logits are shifted or scaled.  Needs 3 classes.
+    Source: Croce and Hein 2020 (2003.01690), eq. 3.
+    """
+    first, second, third = _wide(logits).topk(3, dim=1).values.unbind(1)
+    of_y = _wide(logits).gather(1, y[:, None])[:, 0]
+    other = torch.where(logits.argmax(1) == y, second, first)
+    return -(of_y - other) / (first - third + 1e-12)
+
+
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12)``.  Needs 4 classes.
+
+    Source: Croce and Hein 2020 (2003.01690), eq. 6.
+    """
+    logits = _wide(logits)
+    first, _, third, fourth = logits.topk(4, dim=1).values.unbind(1)
+    of_y, of_target = logits.gather(1, torch.stack([y, target], 1)).unbind(1)
+    return -(of_y - of_target) / (first - 0.5 * (third + fourth) + 1e-12)

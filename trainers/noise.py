@@ -32,10 +32,12 @@ def _signed(value: int) -> int:
     return (value + 2**63) % 2**64 - 2**63
 
 
-def stream(keys: Tensor, *parts: int) -> Tensor:
-    """Keys ``(N,) int64`` of the independent stream named by ``parts`` (a seed, an epoch, a restart ...)."""
+def stream(keys: Tensor, *parts: int | Tensor) -> Tensor:
+    """Keys ``(N,) int64`` of the independent stream named by ``parts`` (a seed, an epoch, a restart ...), each one
+    number for all or ``(N,) int64``."""
     for part in parts:
-        keys = _mix(keys + _signed(_GOLDEN * (part + 1)))
+        step = (part + 1) * _GOLDEN if isinstance(part, Tensor) else _signed(_GOLDEN * (part + 1))
+        keys = _mix(keys + step)
     return keys
 
 

@@ -21,7 +21,10 @@ class Batch(NamedTuple):
 
 
 class Attack(Protocol):
-    """An image batch inside the threat, as wrong as it can make the model."""
+    """An image batch inside the threat, as wrong as it can make the model.  ``name`` is what tables call it."""
+
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, keys: Tensor | None = None) -> Tensor: ...
 

@@ -26,8 +26,11 @@ import trainers.penalties
 from trainers import losses
 from trainers import ramp as ramps
 from trainers import threat as threats
+from trainers.attacks.apgd import APGD
+from trainers.attacks.fab import FAB
 from trainers.attacks.fgsm import FGSM
 from trainers.attacks.pgd import PGD
+from trainers.attacks.square import Square
 from trainers.penalties.gradient_norm import GradientNorm
 from trainers.threat import L2, Linf, Threat
 
@@ -49,6 +52,7 @@ def concepts(package) -> list[type]:
 def build(kind: type, threat: Threat, **settings):
     """A ``kind`` with its defaults, and an answer to every setting that has none."""
     answers = {"threat": threat, "attack": PGD(threat, steps=3), "penalty": GradientNorm(threat)}
+    answers["members"] = (PGD(threat, steps=3), Square(threat, queries=20))
     for field in dataclasses.fields(kind):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             assert field.name in answers, f"{kind.__name__}.{field.name} has no default: give it an answer here"
@@ -57,7 +61,8 @@ def build(kind: type, threat: Threat, **settings):
     return kind(**{name: value for name, value in settings.items() if name in known})
 
 
-ATTACKS = [build(kind, t) for kind in concepts(trainers.attacks) for t in THREATS]
+ATTACKS = [build(kind, t, queries=60) for kind in concepts(trainers.attacks) for t in THREATS]
+ATTACKS += [APGD(t, "targeted_dlr", steps=20) for t in THREATS] + [FAB(t, targets=0, restarts=2) for t in THREATS]
 ATTACKS += [FGSM(t, random_start=True) for t in THREATS] + [PGD(t, steps=3, restarts=2, keep="last") for t in THREATS]
 OBJECTIVES = [build(kind, t) for kind in concepts(trainers.objectives) for t in THREATS]
 OBJECTIVES += [
@@ -74,7 +79,7 @@ each_objective = pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
 
 
 def test_the_packages_are_not_empty():
-    assert {"FGSM", "PGD"} <= {type(a).__name__ for a in ATTACKS}
+    assert {"FGSM", "PGD", "APGD", "FAB", "Square", "Cascade"} <= {type(a).__name__ for a in ATTACKS}
     assert {"Standard", "AdversarialTraining", "TRADES", "MART", "GradientRegularized"} <= {
         type(o).__name__ for o in OBJECTIVES
     }
@@ -177,7 +182,7 @@ def test_on_a_linear_model_the_margin_drops_by_the_dual_norm(kind, threat):
     """``max <slope, δ>`` over the ball is ``eps · ||slope||_*``: no attack does better, gradient attacks reach it."""
     slope = torch.randn(1, 1, 4, 4, dtype=torch.float64)
     model, x = _linear(slope), torch.full((6, 1, 4, 4), 0.5, dtype=torch.float64)
-    attack = build(kind, threat, steps=50, step_size=threat.eps)
+    attack = build(kind, threat, steps=50, step_size=threat.eps, queries=60)
     for y in (torch.zeros(6, dtype=torch.int64), torch.ones(6, dtype=torch.int64)):
         logits = model(attack(model, x, y, torch.arange(6))) - model(x)
         drop = (logits[:, 0] - logits[:, 1]) * (2 * y - 1)

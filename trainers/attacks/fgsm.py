@@ -31,6 +31,10 @@ class FGSM:
             raise ValueError(f"attack.step_size={self.step_size:g} must be above 0; leave it out for eps")
         modes.check("attack.model_mode", self.model_mode)
 
+    @property
+    def name(self) -> str:
+        return "fgsm"
+
     def __call__(self, model: Model, x: Tensor, y: Tensor, keys: Tensor | None = None) -> Tensor:
         return self.maximise(model, x, partial(losses.cross_entropy, y=outside_inference(y)), keys)
 

@@ -54,6 +54,10 @@ class PGD:
             raise ValueError(f"attack.keep={self.keep!r} must be 'best' or 'last'")
         modes.check("attack.model_mode", self.model_mode)
 
+    @property
+    def name(self) -> str:
+        return f"pgd-{self.steps}"
+
     def __call__(self, model: Model, x: Tensor, y: Tensor, keys: Tensor | None = None) -> Tensor:
         sign = -1 if self.targeted else 1
         y = outside_inference(y)

@@ -25,3 +25,26 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     low = 0.0 if successes == 0 else (centre - half) / scale
     high = 1.0 if successes == n else (centre + half) / scale
     return low, high
+
+
+def paired_difference(gained: int, lost: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """``(low, high)`` for the difference of two shares measured on the same ``n`` examples, in [-1, 1].
+
+    ``gained`` examples are right in the second measurement only, ``lost`` in the first only.  With half an example
+    added to each of the four cells, ``d = (gained - lost) / (n + 2)`` and
+    ``d ± z sqrt(gained + lost + 1 - (gained - lost)² / (n + 2)) / (n + 2)``: unlike the interval without them it keeps
+    a width when the measurements agree.
+
+    Errors: ``ValueError`` for counts that do not fit into ``n``, a ``confidence`` outside (0, 1).
+    Source: Agresti and Min, *Simple improved confidence intervals for comparing matched proportions*, Statistics in
+    Medicine 24 (2005) 729-740.
+    """
+    if n < 1 or min(gained, lost) < 0 or gained + lost > n:
+        raise ValueError(f"gained={gained} and lost={lost} do not fit into n={n} examples")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence:g} must be in (0, 1), such as 0.95")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    total = n + 2
+    centre = (gained - lost) / total
+    half = z * math.sqrt(gained + lost + 1 - (gained - lost) ** 2 / total) / total
+    return max(centre - half, -1.0), min(centre + half, 1.0)
