@@ -62,3 +62,17 @@ def test_accuracy_reads_the_largest_class_of_soft_targets():
 def test_smoothing_outside_its_range_is_refused(smoothing):
     with pytest.raises(ValueError, match=r"objective.smoothing="):
         losses.check_smoothing(smoothing)
+
+
+def test_difference_of_logits_ratios_are_their_formulas():
+    logits = torch.tensor([[4.0, 1.0, 3.0, -1.0, 0.0], [0.5, 2.0, 1.0, 1.5, -3.0]], dtype=torch.float64)
+    y = torch.tensor([0, 2])
+    torch.testing.assert_close(losses.margin(logits, y), torch.tensor([1.0, -1.0]).double())
+    torch.testing.assert_close(losses.dlr(logits, y), torch.tensor([-1 / 3, 1 / 1.0]).double())
+    target = torch.tensor([4, 0])
+    expected = torch.tensor([-4 / (4 - 0.5), -(1.0 - 0.5) / (2 - 0.75)]).double()
+    torch.testing.assert_close(losses.targeted_dlr(logits, y, target), expected)
+    for loss in (losses.dlr(7 * logits + 2, y), losses.targeted_dlr(7 * logits + 2, y, target)):
+        assert loss.isfinite().all()
+    torch.testing.assert_close(losses.dlr(7 * logits + 2, y), losses.dlr(logits, y))
+    torch.testing.assert_close(losses.targeted_dlr(7 * logits + 2, y, target), expected)

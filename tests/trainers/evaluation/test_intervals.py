@@ -1,10 +1,11 @@
-"""Wilson's interval against published values and its defining equation."""
+"""Intervals against published values, their defining equations, and the coverage they promise."""
 
 import math
 
+import numpy as np
 import pytest
 
-from trainers.evaluation.intervals import wilson
+from trainers.evaluation.intervals import paired_difference, wilson
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,25 @@ def test_five_thousand_examples_are_sure_to_one_and_a_half_points():
 def test_what_is_no_share_is_refused(call):
     with pytest.raises(ValueError, match=r"successes=|confidence="):
         wilson(*call)
+
+
+def test_a_paired_difference_by_hand():
+    """(4 - 1) / 32 with half an example in each cell: SE = sqrt(5 + 1 - 9 / 32) / 32."""
+    half = 1.959963985 * math.sqrt(6 - 9 / 32) / 32
+    assert paired_difference(4, 1, 30) == pytest.approx((3 / 32 - half, 3 / 32 + half))
+    assert paired_difference(1, 4, 30) == pytest.approx((-3 / 32 - half, -3 / 32 + half))
+
+
+def test_a_paired_difference_covers_the_truth_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    for gained, lost, n in ((0.02, 0.02, 200), (0.1, 0.03, 60), (0.3, 0.1, 40)):
+        counts = random.multinomial(n, (gained, lost, 1 - gained - lost), size=4000)
+        ends = np.array([paired_difference(int(g), int(h), n) for g, h, _ in counts])
+        covered = (ends[:, 0] <= gained - lost) & (gained - lost <= ends[:, 1])
+        assert covered.mean() > 0.93
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1), (-1, 0, 5), (0, 0, 0)])
+def test_counts_that_do_not_fit_are_refused(counts):
+    with pytest.raises(ValueError, match="do not fit"):
+        paired_difference(*counts)

@@ -1,0 +1,252 @@
+"""Whole cascades: the same verdicts however they are run, and what does not fit refused."""
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.trainers.attacks.nets import trained
+from trainers.attacks.apgd import APGD
+from trainers.attacks.cascade import VERSIONS, Cascade, autoattack
+from trainers.attacks.fab import FAB
+from trainers.attacks.pgd import PGD
+from trainers.attacks.square import Square
+from trainers.evaluation.attack_run import AttackRun, Effort
+from trainers.evaluation.meter import Meter
+from trainers.evaluation.robustness import Verdicts, evaluate, only
+from trainers.models.fused import fused
+from trainers.threat import L2, Linf, Threat
+from trainers.types import Batch
+
+N = 32
+
+
+def short(threat: Threat) -> Cascade:
+    members = [APGD(threat, steps=20), APGD(threat, "targeted_dlr", steps=10, targets=3)]
+    return Cascade([*members, FAB(threat, steps=10, targets=2), Square(threat, queries=60), PGD(threat, steps=5)])
+
+
+def batches(x: Tensor, y: Tensor, size: int, order: Tensor | None = None) -> list[Batch]:
+    order = torch.arange(len(y)) if order is None else order
+    return [Batch(x[rows], y[rows], 1000 + 7 * rows) for rows in order.split(size)]
+
+
+def run(model: nn.Module, given: list[Batch], threat: Threat, effort: Effort | None = None) -> Verdicts:
+    return evaluate(short(threat), model, lambda: given, 10, effort)
+
+
+@pytest.fixture(scope="module")
+def net() -> tuple[nn.Module, Tensor, Tensor]:
+    model, x, y = trained(10)
+    y = y[:N].clone()
+    y[3] = (y[3] + 1) % 10  # one that is wrong as it is
+    return model, x[:N], y
+
+
+@pytest.mark.parametrize("threat", [Linf(0.05), L2(0.7)], ids=repr)
+def test_batch_size_and_order_change_no_verdict(net, threat):
+    model, x, y = net
+    model, x = copy.deepcopy(model).double(), x.double()
+    whole = run(model, batches(x, y, N), threat)
+    assert {"clean", ""} < set(whole.by)
+    assert whole.by[3] == "clean"
+    for size, order in ((1, None), (7, torch.arange(N).flip(0)), (64, torch.randperm(N))):
+        again = run(model, batches(x, y, 5, order), threat, Effort(batch_size=size))
+        place = [again.ids.tolist().index(i) for i in whole.ids.tolist()]
+        assert tuple(again.by[i] for i in place) == whole.by
+        assert again.attacked[place].tolist() == whole.attacked.tolist()
+        torch.testing.assert_close(again.distance[place], whole.distance, rtol=0, atol=1e-9)
+
+
+def test_in_float32_padding_keeps_the_verdicts(net):
+    model, x, y = net
+    verdicts = [run(Meter(model), batches(x, y, 9), Linf(0.05), Effort(batch_size=b)).by for b in (1, 7, 64)]
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+
+
+def test_another_seed_draws_other_numbers(net):
+    model, x, y = net
+    attack = APGD(Linf(0.3), steps=3)
+    found = []
+    for seed in (0, 1):
+        ended = list(AttackRun(attack, model, batches(x[:8], y[:8], 8), 10, Effort(seed)))
+        found.append(torch.cat([e.x_adv for e in ended]))
+    assert not torch.equal(*found)
+
+
+def test_a_cascade_is_never_kinder_than_a_member(net):
+    model, x, y = net
+    threat = Linf(0.05)
+    whole = run(model, batches(x, y, N), threat)
+    for member in short(threat).members:
+        alone = evaluate(Cascade([member]), model, lambda: batches(x, y, N), 10)
+        assert not (whole.robust & ~alone.robust).any()
+    assert whole.robust_accuracy <= whole.clean_accuracy == (N - 1) / N
+
+
+def test_what_fooled_is_a_point_of_the_threat_seen_misclassified(net):
+    model, x, y = net
+    for threat in (Linf(0.05), L2(0.7)):
+        for ended in AttackRun(short(threat).members[0], model, batches(x, y, N), 10, Effort()):
+            assert (threat.distance(ended.x_adv, x[(ended.ids - 1000) // 7]) <= threat.eps + 1e-6).all()
+            assert (model(ended.x_adv).argmax(1) == ended.prediction)[ended.fooled].all()
+            assert (ended.prediction != y[(ended.ids - 1000) // 7])[ended.fooled].all()
+            assert not ended.outside.any()
+
+
+@dataclass(frozen=True)
+class Cheat:
+    """Says it won with a picture of another class."""
+
+    threat: Threat
+    name: str = "cheat"
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, keys: Tensor | None = None) -> Tensor:
+        return x.roll(1, 0)
+
+
+def test_a_point_outside_the_threat_is_no_success(net):
+    model, x, y = net
+    (ended,) = AttackRun(Cheat(Linf(0.05)), model, batches(x, y, N), 10, Effort())
+    assert ended.outside.all()
+    assert not ended.fooled.any()
+
+
+class _Spoilt(nn.Module):
+    """Logits that are not numbers away from the images themselves."""
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        super().__init__()
+        self.model, self.sums = model, x.sum((1, 2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        clean = torch.isin(x.detach().sum((1, 2, 3)), self.sums)
+        return torch.where(clean[:, None], self.model(x), torch.nan)
+
+
+def test_logits_that_are_no_numbers_are_no_defence(net):
+    model, x, y = net
+    verdicts = run(_Spoilt(model, x), batches(x, y, N), Linf(0.05))
+    assert not verdicts.robust.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (255 * x, y), "divided by 255"),
+        (lambda x, y: (x - 0.5, y), "already normalised"),
+        (lambda x, y: (x, y + 5), "the model has 10 classes, 0 to 9"),
+        (lambda x, y: (x * torch.nan, y), "not within"),
+        (lambda x, y: (x[:0], y[:0]), "no examples"),
+    ],
+)
+def test_what_does_not_fit_is_refused(net, change, message):
+    model, x, y = net
+    x, y = change(x, y)
+    with pytest.raises(ValueError, match=message):
+        run(model, batches(x, y, 8) if len(y) else [], Linf(0.05))
+
+
+def test_ids_must_tell_examples_apart(net):
+    model, x, y = net
+    same = [Batch(x, y, torch.zeros_like(y))]
+    with pytest.raises(ValueError, match="same id"):
+        run(model, same, Linf(0.05))
+    with pytest.raises(ValueError, match="one logit a class"):
+        evaluate(short(Linf(0.05)), model, lambda: batches(x, y, 8), 11)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("classes", [2, 3, 4, 10, 100])
+def test_autoattack_fits_any_number_of_classes(version, classes):
+    cascade = autoattack(Linf(0.1), version, classes)
+    names = [member.name for member in cascade.members]
+    assert names[0] == "apgd-ce"
+    for member in cascade.members:
+        assert 1 <= member.parts(classes) <= 9
+    if version == "standard":
+        middle = {2: [], 3: ["apgd-dlr"]}.get(classes, ["apgd-t"])
+        assert names == ["apgd-ce", *middle, "fab-t", "square"]
+    if version == "rand":
+        assert {member.eot for member in cascade.members} == {20}
+
+
+def test_what_is_no_cascade_is_refused():
+    for members, message in (
+        ([], "empty"),
+        ([PGD(Linf(0.1)), PGD(Linf(0.1), restarts=2)], "one name"),
+        ([PGD(Linf(0.1)), FAB(Linf(0.2))], "different threats"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Cascade(members)
+    with pytest.raises(ValueError, match="version='custom'"):
+        autoattack(Linf(0.1), "custom")
+    with pytest.raises(ValueError, match="no other to be mistaken for"):
+        autoattack(Linf(0.1), classes=1)
+
+
+def test_a_meter_counts_examples_without_padding(net):
+    model, x, _ = net
+    sizes: list[int] = []
+    meter = Meter(nn.Sequential(model))
+    meter.model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    torch.testing.assert_close(meter(x[:5]), model(x[:5]))
+    assert (sizes, meter.forwards, meter.backwards) == ([6], 5, 0)
+    z = x[:5].clone().requires_grad_()
+    logits = meter(z)
+    logits[:, 0].sum().backward(retain_graph=True)
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), z)
+    assert gradient.abs().sum() > 0
+    assert (meter.forwards, meter.backwards) == (10, 10)
+
+
+def test_a_searched_example_costs_what_the_paper_says(net):
+    """APGD: a forward and a backward a step and one more of each at the start; Square: forwards only; FAB: two forwards
+    and a backward a step, and a forward to rank the targets."""
+    model, x, y = net
+    for attack, forwards, backwards in (
+        (APGD(Linf(1e-6), steps=10), 11, 11),
+        (Square(Linf(1e-6), queries=10), 11, 0),
+        (FAB(Linf(1e-6), steps=10, targets=2), 42, 20),
+    ):
+        meter = Meter(model)
+        for _ in AttackRun(attack, meter, batches(x[:3], y[:3], 3), 10, Effort()):
+            meter.forwards -= 3  # the look at what was found
+        assert (meter.forwards, meter.backwards) == (3 * forwards, 3 * backwards)
+
+
+def _with_norms() -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Flatten(),
+    )  # fmt: skip
+    net(torch.randn(20, 3, 8, 8))
+    return net.eval()
+
+
+def test_folded_norms_change_nothing_but_rounding():
+    net, x = _with_norms(), torch.rand(5, 3, 8, 8)
+    folded = fused(net, x)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    torch.testing.assert_close(folded(x), net(x), rtol=0, atol=1e-5)
+    assert any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+
+
+class _Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+
+
+def test_what_cannot_be_folded_is_left_alone():
+    model = _Branching()
+    assert fused(model, torch.rand(2, 3, 4, 4)) is model
+
+
+def test_only_gives_the_examples_asked_for(net):
+    _, x, y = net
+    ids = torch.tensor([1000, 1000 + 7 * 9, 5])
+    kept = list(only(batches(x, y, 4), ids))
+    assert [b.keys.tolist() for b in kept] == [[1000], [1063]]
+    assert torch.equal(kept[1].x, x[9:10])
