@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: rank 0 leaves its last report with an actor, the driver draws it."""
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 SHOWN = ("loss", "accuracy", "adversarial_accuracy", "penalty", "probe")
+EVERY_SECONDS = 60.0
+"""How long a log stays silent inside an epoch."""
 
 
 class Board:
@@ -64,7 +67,7 @@ def _draw(handle: Any, title: str, console: Console, done: threading.Event) -> N
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(title, total=1, metrics="starting workers")
-        said, epoch = 0, 0
+        said, epoch, spoke = 0, 0, time.monotonic()
         while True:
             last = done.wait(0.5)
             try:
@@ -76,13 +79,15 @@ def _draw(handle: Any, title: str, console: Console, done: threading.Event) -> N
             except Exception:  # the cluster is going: the run's own error is the one to show
                 return
             for text in notices[said:]:
-                console.print(f"[yellow]note[/] {text}")
+                console.print(f"[yellow]note[/] {text}", soft_wrap=True)
             said = len(notices)
             if report:
                 bars.update(task, completed=report["epoch"], total=report["epochs"], metrics=line(report["metrics"]))
-                if not console.is_terminal and int(report["epoch"]) > epoch:
-                    epoch = int(report["epoch"])
-                    console.print(f"{title}  epoch {epoch}/{report['epochs']}  {line(report['metrics'])}")
+                ended = int(report["epoch"]) > epoch
+                if not console.is_terminal and (ended or time.monotonic() - spoke > EVERY_SECONDS):
+                    epoch, spoke = int(report["epoch"]), time.monotonic()
+                    at = f"{epoch}" if ended else f"{report['epoch']:.2f}"
+                    console.print(f"{title}  epoch {at}/{report['epochs']}  {line(report['metrics'])}", soft_wrap=True)
             if last:
                 return
 

@@ -23,7 +23,7 @@ def quickstart(overrides: Sequence[str], console: Console, debug: bool = False) 
     console.print()
     console.print(_table(outcomes, threat, config["evaluation"]["attack"]["steps"]))
     console.print()
-    console.print(_next(outcomes["GradNorm"]))
+    console.print(_next(outcomes["GradNorm"]), soft_wrap=True)
 
 
 def _table(outcomes: dict[str, Outcome], threat: str, steps: int) -> Table:

@@ -41,7 +41,7 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
 
     doubts += places.doubts(config, cluster.size())
     for doubt in doubts:
-        console.print(f"[yellow]warning[/] {doubt}")
+        console.print(f"[yellow]warning[/] {doubt}", soft_wrap=True)
     run_id = runs.open_run(
         config["tracking"]["uri"],
         config["tracking"]["experiment"],
@@ -71,7 +71,7 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
         runs.describe(uri, run_id, outcome.markdown(done))
     runs.close_run(uri, run_id, "FINISHED")
     for line in outcome.lines(done):
-        console.print(line)
+        console.print(line, soft_wrap=True)
     return done
 
 

@@ -182,7 +182,6 @@ class Run:
     def _evaluate(self) -> dict[str, float]:
         limit = self.config["evaluation"]["examples"]
         attack = parts.attack(self.config, "evaluation")
-        self.board.post.remote({"epoch": self.config["epochs"], "epochs": self.config["epochs"], "metrics": {}})
         seen = 0
 
         def batches() -> Iterator[Batch]:

@@ -185,6 +185,13 @@ def test_the_programs_of_the_readme_run_on_what_its_command_registers(folder, mo
     assert "robust_accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("text", [text for page, text in blocks("python") if page != "README.md"])
+def test_a_program_of_the_guides_runs(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, "docs", "exec"), {})
+    assert capsys.readouterr().out
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

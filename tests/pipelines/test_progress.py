@@ -43,6 +43,12 @@ def test_a_line_an_epoch_and_each_note_once(monkeypatch):
     ]
 
 
+def test_a_long_epoch_gives_signs_of_life(monkeypatch):
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.1)
+    half = {**epoch(0), "epoch": 0.5}
+    assert "a run  epoch 0.50/3  loss 0.500" in drawn(monkeypatch, (half, []))
+
+
 def test_a_board_that_answers_late_is_asked_again(monkeypatch):
     assert "epoch 2/3" in drawn(monkeypatch, GetTimeoutError(), GetTimeoutError(), (epoch(2), []))
 

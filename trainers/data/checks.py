@@ -55,10 +55,10 @@ def batch(batch_size: int, available: int, world: int, even: bool) -> None:
             f"workers={world}: set batch_size={near}"
         )
     if even and (batch_size // world) % 2:
+        share = f"leaves {batch_size // world} examples to each of workers={world}" if world > 1 else "is odd"
         raise ValueError(
-            f"batch_size={batch_size} leaves {batch_size // world} examples to each of workers={world}, and mixup and "
-            f"cutmix mix pairs: set batch_size={batch_size + world}, or data.mixing.mixup_alpha=0 and "
-            "data.mixing.cutmix_alpha=0"
+            f"batch_size={batch_size} {share}, and mixup and cutmix mix pairs: set batch_size={batch_size + world}, or "
+            "data.mixing.mixup_alpha=0 and data.mixing.cutmix_alpha=0"
         )
 
 
