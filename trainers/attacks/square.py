@@ -28,7 +28,8 @@ class Square:
 
     Source: Andriushchenko et al. 2020 (1912.00049), algorithms 1 to 3; the schedule as AutoAttack uses it
     (2003.01690), which does not stretch it over ``queries``.  As in the authors' code the last row and column of
-    positions is never drawn.  Where we differ: images need not be square.
+    positions is never drawn, and their random numbers come in the same order: fewer than 16 at once are, from torch's
+    generator on the CPU, those of as many draws.  Where we differ: images need not be square.
     """
 
     threat: Threat
@@ -100,11 +101,9 @@ class Square:
     def _change_linf(self, x: Tensor, best: Tensor, keys: Tensor, part: Tensor, steps: Tensor, draws: Draws) -> Tensor:
         channels, height, width = x.shape[1:]
         side = (self._share(steps) * height * width).sqrt().round().long().clamp(1, min(height, width))
-        top, left = (
-            _position(draws.uniform(keys, (part, steps + 1, i), (1,), shared=True), length, side)
-            for i, length in enumerate((height, width))
-        )
-        signs = _signs(draws.uniform(keys, (part, steps + 1, 2), (channels, 1, 1), shared=True)).to(x.dtype)
+        drawn = draws.uniform(keys, (part, steps + 1), (2 + channels,), shared=True)
+        top, left = _position(drawn[:, 0], height, side), _position(drawn[:, 1], width, side)
+        signs = _signs(drawn[:, 2:, None, None]).to(x.dtype)
         window = _window(x, top, left, side)
         return self.threat.project(best + window * (2 * self.threat.eps * signs), x)
 
@@ -130,12 +129,10 @@ class Square:
         delta, eps = best - x, self.threat.eps
         side = (self._share(steps) * height * width).sqrt().round().long().clamp_min(3)
         side = (side + (side % 2 == 0)).clamp_max(min(height, width))
-        places = [
-            _position(draws.uniform(keys, (part, steps + 1, i), (1,), shared=True), length, side)
-            for i, length in enumerate((height, width, height, width))
-        ]
-        turned = draws.uniform(keys, (part, steps + 1, 4), (1,), shared=True)[:, 0] > 0.5
-        signs = _signs(draws.uniform(keys, (part, steps + 1, 5), (channels, 1, 1))).to(x.dtype)
+        drawn = draws.uniform(keys, (part, steps + 1, 0), (5,), shared=True)
+        places = [_position(drawn[:, i], length, side) for i, length in enumerate((height, width, height, width))]
+        turned = drawn[:, 4] > 0.5
+        signs = _signs(draws.uniform(keys, (part, steps + 1, 1), (channels, 1, 1))).to(x.dtype)
         here, there = _window(x, places[0], places[1], side), _window(x, places[2], places[3], side)
 
         old = delta * here / (1e-12 + _window_norm(delta * here))
@@ -159,7 +156,7 @@ def _signs(uniform: Tensor) -> Tensor:
 
 def _position(uniform: Tensor, length: int, side: Tensor) -> Tensor:
     """``(N,)`` in [0, length - side), or 0 where the square fills the image."""
-    return ((length - side) * uniform[:, 0]).long()
+    return ((length - side) * uniform).long()
 
 
 def _window(x: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from trainers.attacks.pgd import PGD
 from trainers.attacks.square import Square
 from trainers.evaluation.attack_run import AttackRun, Effort
 from trainers.evaluation.meter import Meter
+from trainers.evaluation.prepared import prepared
 from trainers.evaluation.robustness import Verdicts, evaluate, only
-from trainers.models.fused import fused
+from trainers.modes import input_gradient
 from trainers.threat import L2, Linf, Threat
 from trainers.types import Batch
 
@@ -226,22 +227,45 @@ def _with_norms() -> nn.Module:
     return net.eval()
 
 
-def test_folded_norms_change_nothing_but_rounding():
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_prepared_network_changes_nothing_but_rounding(compile):
     net, x = _with_norms(), torch.rand(5, 3, 8, 8)
-    folded = fused(net, x)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
-    torch.testing.assert_close(folded(x), net(x), rtol=0, atol=1e-5)
+    meter = prepared(net, x, compile)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in meter.modules())
     assert any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    assert all(p.requires_grad for p in net.parameters())
+    for n in (5, 2):
+        torch.testing.assert_close(meter(x[:n]), net(x[:n]), rtol=0, atol=1e-5)
+        gradients = [input_gradient(model, x[:n], lambda logits: logits[:, 0])[0] for model in (meter, net)]
+        torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
 
 
 class _Branching(nn.Module):
+    """Python asks for a value: it cannot be traced."""
+
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
 
 
-def test_what_cannot_be_folded_is_left_alone():
-    model = _Branching()
-    assert fused(model, torch.rand(2, 3, 4, 4)) is model
+class _Forgetful(nn.Module):
+    """Its copies have other weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.randn(3)
+
+    def __deepcopy__(self, _: object) -> "_Forgetful":
+        return _Forgetful()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * self.w
+
+
+def test_what_cannot_be_traced_or_comes_out_different_is_left_alone():
+    x = torch.rand(2, 3, 4, 4)
+    branching, forgetful = _Branching(), _Forgetful()
+    torch.testing.assert_close(prepared(branching, x)(x), branching(x))
+    assert prepared(forgetful, x).model is forgetful
 
 
 def test_only_gives_the_examples_asked_for(net):
