@@ -46,7 +46,9 @@ def registered(package) -> Iterator[type]:
 
 
 def concepts(package) -> list[type]:
-    return [kind for kind in registered(package) if dataclasses.is_dataclass(kind) and "__call__" in vars(kind)]
+    """Dataclasses that are called, by a method of their own or one they inherit."""
+    called = [kind for kind in registered(package) if any("__call__" in vars(base) for base in kind.__mro__)]
+    return [kind for kind in called if dataclasses.is_dataclass(kind)]
 
 
 def build(kind: type, threat: Threat, **settings):
@@ -61,7 +63,7 @@ def build(kind: type, threat: Threat, **settings):
     return kind(**{name: value for name, value in settings.items() if name in known})
 
 
-ATTACKS = [build(kind, t, queries=60) for kind in concepts(trainers.attacks) for t in THREATS]
+ATTACKS = [build(kind, t, queries=60, steps=20) for kind in concepts(trainers.attacks) for t in THREATS]
 ATTACKS += [APGD(t, "targeted_dlr", steps=20) for t in THREATS] + [FAB(t, targets=0, restarts=2) for t in THREATS]
 ATTACKS += [FGSM(t, random_start=True) for t in THREATS] + [PGD(t, steps=3, restarts=2, keep="last") for t in THREATS]
 OBJECTIVES = [build(kind, t) for kind in concepts(trainers.objectives) for t in THREATS]
@@ -79,7 +81,7 @@ each_objective = pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
 
 
 def test_the_packages_are_not_empty():
-    assert {"FGSM", "PGD", "APGD", "FAB", "Square", "Cascade"} <= {type(a).__name__ for a in ATTACKS}
+    assert {"FGSM", "PGD", "APGD", "FAB", "Square", "MALT", "Cascade"} <= {type(a).__name__ for a in ATTACKS}
     assert {"Standard", "AdversarialTraining", "TRADES", "MART", "GradientRegularized"} <= {
         type(o).__name__ for o in OBJECTIVES
     }
@@ -119,10 +121,15 @@ def test_an_attack_stays_inside_the_threat_and_the_image(attack, small_net, imag
 
 
 @each_attack
-def test_an_attack_raises_the_loss(attack, small_net, images, labels, keys):
+def test_an_attack_raises_the_loss_or_says_that_it_could_not(attack, small_net, images, labels, keys):
     model = small_net()
-    before, after = (losses.cross_entropy(model(z), labels) for z in (images, attack(model, images, labels, keys)))
-    assert after.mean() > before.mean()
+    x_adv = attack(model, images, labels, keys)
+    before, after = (losses.cross_entropy(model(z), labels) for z in (images, x_adv))
+    fooled = (model(images).argmax(1) == labels) & (model(x_adv).argmax(1) != labels)
+    if hasattr(attack, "maximise"):
+        assert after.mean() > before.mean()
+    else:  # a search gives back the image itself unless it is fooled
+        assert torch.equal(x_adv[~fooled], images[~fooled])
 
 
 @each_attack
@@ -183,6 +190,8 @@ def test_on_a_linear_model_the_margin_drops_by_the_dual_norm(kind, threat):
     slope = torch.randn(1, 1, 4, 4, dtype=torch.float64)
     model, x = _linear(slope), torch.full((6, 1, 4, 4), 0.5, dtype=torch.float64)
     attack = build(kind, threat, steps=50, step_size=threat.eps, queries=60)
+    if getattr(attack, "classes", 2) > 2:
+        pytest.skip("its loss is not defined for two classes")
     for y in (torch.zeros(6, dtype=torch.int64), torch.ones(6, dtype=torch.int64)):
         logits = model(attack(model, x, y, torch.arange(6))) - model(x)
         drop = (logits[:, 0] - logits[:, 1]) * (2 * y - 1)

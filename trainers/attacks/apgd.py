@@ -69,21 +69,18 @@ class APGD:
             raise ValueError(f"attack.loss={self.loss!r} needs {self.classes} classes or more, the model has {classes}")
         return self.restarts * (min(self.targets, classes - 1) if self.loss == "targeted_dlr" else 1)
 
-    def start(self, model: Model, x: Tensor, y: Tensor, keys: Tensor, part: Tensor, draws: Draws) -> Rows:
-        target = y
+    def start(self, model: Model, rows: Rows, draws: Draws) -> Rows:
+        x, y, part = rows["x"], rows["y"], rows["part"]
         if self.loss == "targeted_dlr":
-            with torch.no_grad():
-                ranked = model(x).argsort(dim=1, descending=True)
-            target = ranked.gather(1, 1 + (part // self.restarts)[:, None])[:, 0]
-        x_adv = self._random_start(x, keys, part, draws)
+            rows = rows if "ranked" in rows else rows | {"ranked": self.ranked(model, x, y)}
+            target = rows["ranked"].gather(1, (part // self.restarts)[:, None])[:, 0]
+        else:
+            target = y
+        x_adv = self._random_start(x, rows["key"], part, draws)
         gradient, loss, logits = self._gradient(model, x_adv, y, target)
         n, zero = len(x), torch.zeros_like(y)
         won = misclassified(logits, y)
-        return {
-            "x": x,
-            "y": y,
-            "key": keys,
-            "part": part,
+        return rows | {
             "won": won,
             "over": won,
             "found": where(won, x_adv, x),
@@ -103,6 +100,12 @@ class APGD:
             "until_check": zero + self._window,
             "halved": torch.ones_like(won),
         }
+
+    def ranked(self, model: Model, x: Tensor, y: Tensor) -> Tensor:
+        """``(N, targets)``: the wrong classes in the order they are tried, here by their logit."""
+        with torch.no_grad():
+            order = model(x).argsort(dim=1, descending=True)
+        return order[:, 1 : self.targets + 1]
 
     @property
     def _window(self) -> int:

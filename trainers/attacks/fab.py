@@ -54,21 +54,19 @@ class FAB:
     def parts(self, classes: int) -> int:
         return self.restarts * max(min(self.targets, classes - 1), 1)
 
-    def start(self, model: Model, x: Tensor, y: Tensor, keys: Tensor, part: Tensor, draws: Draws) -> Rows:
+    def start(self, model: Model, rows: Rows, draws: Draws) -> Rows:
+        x, y, part = rows["x"], rows["y"], rows["part"]
         target = y
         if self.targets:
-            with torch.no_grad():
-                ranked = model(x).argsort(dim=1, descending=True)
-            target = ranked.gather(1, 1 + (part // self.restarts)[:, None])[:, 0]
+            if "ranked" not in rows:
+                with torch.no_grad():
+                    rows = rows | {"ranked": model(x).argsort(dim=1, descending=True)[:, 1 : self.targets + 1]}
+            target = rows["ranked"].gather(1, (part // self.restarts)[:, None])[:, 0]
         x_adv = x
         if self.restarts > 1:
-            x_adv = where(part % self.restarts > 0, self._random_start(x, keys, part, draws), x)
+            x_adv = where(part % self.restarts > 0, self._random_start(x, rows["key"], part, draws), x)
         false = torch.zeros_like(y, dtype=torch.bool)
-        return {
-            "x": x,
-            "y": y,
-            "key": keys,
-            "part": part,
+        return rows | {
             "won": false,
             "over": false,
             "found": x,

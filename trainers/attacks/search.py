@@ -21,7 +21,7 @@ Rows = dict[str, Tensor]
 
 ``x, y``: the example; ``key``: what it draws its random numbers from; ``part``: which of the search's tries this is;
 ``won``: a point inside the threat is misclassified, and ``found`` is the last such one (``x`` before that); ``over``:
-this part has nothing left to do.  A walk adds ``id``.
+this part has nothing left to do.  A search leaves what else there is, such as a walk's ``id``, where it is.
 """
 
 
@@ -35,8 +35,9 @@ class Search(Protocol):
         """How many tries (targets × restarts) an example gets, for a model of so many classes."""
         ...
 
-    def start(self, model: Model, x: Tensor, y: Tensor, keys: Tensor, part: Tensor, draws: Draws) -> Rows:
-        """Rows at the beginning of ``part: (N,) int64``."""
+    def start(self, model: Model, rows: Rows, draws: Draws) -> Rows:
+        """Rows at the beginning of ``part: (N,) int64``; given are ``x, y, key, part``, and from the second part on
+        whatever the part before left."""
         ...
 
     def step(self, model: Model, rows: Rows, draws: Draws) -> Rows:
@@ -80,7 +81,7 @@ class Walk:
         while self._fill():
             assert self.rows is not None
             for _ in range(self._every):
-                self.rows = self._search.step(self._model, self.rows, self._draws) | {"id": self.rows["id"]}
+                self.rows = self._search.step(self._model, self.rows, self._draws)
             ended = self._sort_out(self.rows)
             if len(ended["id"]):
                 yield ended
@@ -98,17 +99,16 @@ class Walk:
             batch = self._source.take(room)
             if batch is not None:
                 self._draws = self._make_draws()
-                new = self._start(batch.x, batch.y, batch.keys, self._streams(batch.keys), torch.zeros_like(batch.y))
+                x, y, ids = batch
+                first = {"x": x, "y": y, "id": ids, "key": self._streams(ids), "part": torch.zeros_like(y)}
+                new = self._search.start(self._model, first, self._draws)
                 self.rows = new if self.rows is None else join([self.rows, new])
                 return True
         return here > 0
 
-    def _start(self, x: Tensor, y: Tensor, ids: Tensor, keys: Tensor, part: Tensor) -> Rows:
-        return self._search.start(self._model, x, y, keys, part, self._draws) | {"id": ids}
-
     def _again(self, rows: Rows) -> Rows:
         """The next part of each."""
-        return self._start(rows["x"], rows["y"], rows["id"], rows["key"], rows["part"] + 1)
+        return self._search.start(self._model, rows | {"part": rows["part"] + 1}, self._draws)
 
     def _sort_out(self, rows: Rows) -> Rows:
         """Take out and return who is at the end; let who has parts left begin the next."""

@@ -56,15 +56,12 @@ class Square:
         return self.restarts
 
     @torch.no_grad()
-    def start(self, model: Model, x: Tensor, y: Tensor, keys: Tensor, part: Tensor, draws: Draws) -> Rows:
-        x_adv = self._stripes(x, keys, part, draws) if self.threat.norm == "Linf" else self._grid(x, keys, part, draws)
+    def start(self, model: Model, rows: Rows, draws: Draws) -> Rows:
+        x, y, key, part = rows["x"], rows["y"], rows["key"], rows["part"]
+        x_adv = self._stripes(x, key, part, draws) if self.threat.norm == "Linf" else self._grid(x, key, part, draws)
         margin = losses.margin(model(x_adv), y)
         won = _passed(margin)
-        return {
-            "x": x,
-            "y": y,
-            "key": keys,
-            "part": part,
+        return rows | {
             "won": won,
             "over": won,
             "found": x_adv,
