@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from pipelines.errors import Misuse, first_line
 
 ALLOWED = ("trainers.", "torch.optim.")
+Trust = bool | Sequence[str]
+"""Whose code may run besides: true for anybody's, or packages by name."""
 _FRACTION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _SCIENTIFIC = re.compile(r"-?\d+(?:\.\d*)?[eE][+-]?\d+")
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # get_object logs what it raises
@@ -53,10 +55,10 @@ def plain(node: Any) -> Any:
     return number(node)
 
 
-def target(node: Mapping[str, Any], where: str, trust: Sequence[str] = ()) -> Any:
+def target(node: Mapping[str, Any], where: str, trust: Trust = ()) -> Any:
     """What the node's ``_target_`` names.  ``Misuse`` for a target outside Holdfast that was not trusted."""
     path = str(node["_target_"])
-    trusted = path.startswith(tuple(f"{package}." for package in trust))
+    trusted = trust if isinstance(trust, bool) else path.startswith(tuple(f"{package}." for package in trust))
     if not trusted and not path.startswith(ALLOWED):
         package = path.split(".")[0]
         raise Misuse(
@@ -94,7 +96,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
     return f"; there are: {', '.join(sorted(names))}" if len(names) <= 24 else ""
 
 
-def check(node: Any, where: str, trust: Sequence[str] = ()) -> None:
+def check(node: Any, where: str, trust: Trust = ()) -> None:
     """Refuse, anywhere below ``node``, targets that are not allowed and settings they do not take."""
     if isinstance(node, Mapping):
         if "_target_" in node:
@@ -110,7 +112,7 @@ def check(node: Any, where: str, trust: Sequence[str] = ()) -> None:
             check(value, f"{where}[{i}]", trust)
 
 
-def build(node: Mapping[str, Any], where: str, trust: Sequence[str] = (), **extra: Any) -> Any:
+def build(node: Mapping[str, Any], where: str, trust: Trust = (), **extra: Any) -> Any:
     """The object a node describes, its parts first; ``extra`` adds what a config cannot hold.
 
     Not ``hydra.utils.instantiate``: that turns dataclasses handed to it into dicts.  Errors: ``Misuse``.
@@ -119,7 +121,7 @@ def build(node: Mapping[str, Any], where: str, trust: Sequence[str] = (), **extr
     return _built(node, where, trust, extra)
 
 
-def _built(node: Any, where: str, trust: Sequence[str], extra: Mapping[str, Any]) -> Any:
+def _built(node: Any, where: str, trust: Trust, extra: Mapping[str, Any]) -> Any:
     if isinstance(node, list):
         return [_built(value, f"{where}[{i}]", trust, {}) for i, value in enumerate(node)]
     if not isinstance(node, Mapping):

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -14,6 +15,8 @@ OK, FAILURE, MISUSE, REFUSED, LOST, STOPPED = range(6)
 
 VERBS = {
     "train": "train a model by a recipe, track it and register it",
+    "evaluate": "attack a model, from anywhere, by AutoAttack, and report how much it withstands",
+    "compare": "two evaluations of the same images, example by example",
     "quickstart": "the whole job on the embedded digits: standard against GradNorm, one table, one registered model",
     "recipes": "what there is to choose from, one line each",
     "doctor": "what is installed, reachable and missing",
@@ -109,6 +112,23 @@ def _run(args: argparse.Namespace) -> None:
         from pipelines.quickstart import quickstart
 
         quickstart(args.overrides, console, debug=args.debug)
+    elif args.verb == "compare":
+        from pipelines.compare import compare
+
+        if len(args.overrides) != 2:
+            raise Misuse("compare takes two evaluations: holdfast compare FOLDER_A FOLDER_B")
+        a, b = args.overrides
+        compare(a, b, console, str(args.json) if args.json else None)
+    elif args.verb == "evaluate":
+        from pipelines.compose import compose
+
+        config = compose("evaluate", args.overrides, args.recipes)
+        if config["trust"]:
+            sys.path.append(os.getcwd())
+        from pipelines.evaluate import evaluate
+
+        config["json"] = str(args.json) if args.json else config["json"]
+        evaluate(config, console, shlex.join(["holdfast", "evaluate", *args.overrides]), debug=args.debug)
     elif args.verb == "train":
         from pipelines.compose import compose
 
@@ -123,11 +143,12 @@ def _run(args: argparse.Namespace) -> None:
 
 def _verb_help(verb: str) -> int:
     print(f"holdfast {verb}: {VERBS[verb]}\n")
-    if verb == "train":
+    choices = {"train": "recipe data model objective optimizer threat", "evaluate": "suite data attack beyond"}
+    if verb in choices:
         from pipelines.compose import CONFIGS
 
-        print((CONFIGS / "train.yaml").read_text())
-        print("choices: holdfast recipes recipe data model objective optimizer threat")
+        print((CONFIGS / f"{verb}.yaml").read_text())
+        print(f"choices: holdfast recipes {choices[verb]}")
     print("options: --json FILE  --recipes DIR  --debug")
     return OK
 

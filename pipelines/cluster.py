@@ -123,7 +123,7 @@ def fitting(held: Sequence[Node], workers: int, cpus: float | None, gpu: bool) -
 
     Errors: ``Misuse`` if there is no place for them.
     """
-    most = slots(held, 1, gpu)
+    most = slots(held, min(cpus or 1, 1), gpu)
     if workers > most:
         kind, remedy = ("GPU", ", device=cpu") if gpu else ("CPU", "")
         raise Misuse(
@@ -131,7 +131,7 @@ def fitting(held: Sequence[Node], workers: int, cpus: float | None, gpu: bool) -
             f"use workers={max(1, most)}{remedy} or a larger cluster"
         )
     largest = int(max(node.get("CPU", 0) for node in held))
-    fits = next(n for n in range(largest, 0, -1) if slots(held, n, gpu) >= workers)
+    fits = next((n for n in range(largest, 0, -1) if slots(held, n, gpu) >= workers), cpus or 1)
     if cpus and slots(held, cpus, gpu) < workers:
         raise Misuse(
             f"parallel.cpus_per_worker={cpus:g}: the nodes of this cluster hold {slots(held, cpus, gpu)} such workers, "

@@ -21,6 +21,7 @@ from pipelines.errors import Misuse
 
 CONFIGS = Path(__file__).parent / "configs"
 ConfigStore.instance().store(name="schema_train", node=settings.Train)
+ConfigStore.instance().store(name="schema_evaluate", node=settings.Evaluate)
 
 # Settings that say where and how a run is watched, not what it computes: they leave its name alone.
 INCIDENTAL = (
@@ -36,8 +37,15 @@ INCIDENTAL = (
     "parallel",
 )
 
-OPEN = ("model.arguments", "model.activation_parameters")
-"""Settings whose keys belong to the network and the activation, which refuse those they do not take."""
+OPEN = (
+    "model.arguments",
+    "model.activation_parameters",
+    "report.beside.arguments",
+    "report.beside.activation_parameters",
+    "threats",
+    "submission",
+)
+"""Settings whose keys belong to what is made of them, which refuses those it does not take."""
 
 
 def folders(recipes: Path | None) -> list[Path]:
@@ -67,12 +75,12 @@ def describe(path: Path) -> str:
 
 
 def compose(verb: str, overrides: Sequence[str], recipes: Path | None = None) -> dict[str, Any]:
-    """The config of ``verb``: defaults, recipe, command line.  Everything wrong with it is ``Misuse``."""
+    """The config of ``verb``: defaults, recipe or suite, command line.  Everything wrong with it is ``Misuse``."""
     parsed = [_parse(override) for override in overrides]
     groups = [o for o in parsed if _is_group(str(o.key_or_group), recipes)]
     for override in groups:
         _check_choice(override, recipes)
-    if not any(str(o.key_or_group) == "recipe" for o in groups):
+    if verb == "train" and not any(str(o.key_or_group) == "recipe" for o in groups):
         raise Misuse(f"no recipe given; say recipe=NAME{build.nearest('', list(choices('recipe', recipes)))}")
 
     base = _compose(verb, [str(o.input_line) for o in groups], recipes)
@@ -84,25 +92,32 @@ def compose(verb: str, overrides: Sequence[str], recipes: Path | None = None) ->
     try:
         for key in _missing(config):
             if key != "recipe":
-                raise Misuse(f"{key} is not set: the recipe leaves it to you; add {key}=VALUE")
+                leaves = "the recipe leaves it to you" if verb == "train" else "it has no default"
+                raise Misuse(f"{key} is not set: {leaves}; add {key}=VALUE")
         plain = build.plain(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise Misuse(_first_line(error)) from error
+    if verb != "train":
+        return plain
     if plain["alarm"]["policy"] == "False":  # YAML reads a bare `off` as false
         plain["alarm"]["policy"] = "off"
     plain["recipe"] = next(str(o.value()) for o in groups if str(o.key_or_group) == "recipe")
     return plain
 
 
-def digest(config: Mapping[str, Any]) -> str:
-    """What a run computes, as 64 hex digits; the worker count and where it is watched do not count."""
-    computed = {key: value for key, value in config.items() if key not in INCIDENTAL}
-    return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()
+def computed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training computes: its config but for where it runs and is watched."""
+    return {key: value for key, value in config.items() if key not in INCIDENTAL}
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """64 hex digits of a plain config."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def run_name(config: Mapping[str, Any], data_digest: str) -> str:
     """``<recipe>-<ten digits>``: the same config on the same data resumes its run, another one never meets it."""
-    both = hashlib.sha256(f"{digest(config)}-{data_digest}".encode()).hexdigest()
+    both = hashlib.sha256(f"{digest(computed(config))}-{data_digest}".encode()).hexdigest()
     return str(config["name"] or f"{config['recipe']}-{both[:10]}")
 
 

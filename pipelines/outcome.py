@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,18 @@ def markdown(outcome: Outcome) -> str:
     return f"| | |\n|---|---|\n{table}{doubts}"
 
 
-def leave(outcome: Outcome, path: str | None) -> None:
+def attack(node: Mapping[str, Any]) -> str:
+    """``PGD-50``, with its restarts if there are any."""
+    name = str(node["_target_"]).split(".")[-1]
+    steps, restarts = node.get("steps"), node.get("restarts", 1)
+    return f"{name}{f'-{steps}' if steps else ''}{f' x {restarts} restarts' if restarts > 1 else ''}"
+
+
+def leave(outcome: Outcome | Mapping[str, Any], path: str | None) -> None:
     """Write the outcome to ``path`` as JSON, whole or not at all."""
+    plain = dict(outcome) if isinstance(outcome, Mapping) else asdict(outcome)
     if path:
         partial = Path(f"{path}.partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
+        partial.write_text(json.dumps(plain, indent=2) + "\n")
         os.replace(partial, path)

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.build import build, check, parameters, target
+from pipelines.errors import Misuse
 from pipelines.storage import files
 from trainers import models, optimizers
 from trainers.alarm import Alarm
+from trainers.data.held_out import HeldOut
 from trainers.loop import Fit
 
 
@@ -29,11 +31,39 @@ def attack(config: Mapping[str, Any], where: str) -> Any:
 
 def data(config: Mapping[str, Any]) -> Any:
     """The data.  Its ``path`` key is there for its source to refer to, and says what opens the source's files."""
-    node, trust = dict(config["data"]), config["trust"]
-    path, source = node.pop("path", None), node.pop("source")
-    opens = "files" in parameters(target(source, "data.source", trust))
+    node = {key: value for key, value in config["data"].items() if key not in ("path", "source")}
+    return build(node, "data", config["trust"], source=_source(config))
+
+
+def _source(config: Mapping[str, Any]) -> Any:
+    path, node, trust = config["data"].get("path"), config["data"]["source"], config["trust"]
+    opens = "files" in parameters(target(node, "data.source", trust))
     extra = {"files": files(path or ".")} if opens else {}
-    return build(node, "data", trust, source=build(source, "data.source", trust, **extra))
+    return build(node, "data.source", trust, **extra)
+
+
+def exam(config: Mapping[str, Any]) -> HeldOut:
+    """The examples a model is judged on: the test split of the same ``data``, without what is for training only."""
+    node, trust = config["data"], config["trust"]
+    if "source" not in node:
+        raise Misuse(
+            "data has no source: an evaluation reads a set's examples themselves; give data=NAME, or its _target_"
+        )
+    given = {key: node[key] for key in ("input_size", "validation", "test", "split_seed", "on_corrupt") if key in node}
+    if "transform" in node:
+        given["transform"] = build(node["transform"], "data.transform", trust)
+    return HeldOut(_source(config), limit=config["examples"], only=_names(config["only"]), **given)
+
+
+def _names(path: str | None) -> list[str] | None:
+    """The lines of a file."""
+    if path is None:
+        return None
+    try:
+        with files(path).open(path) as file:
+            return [line.strip() for line in file.read().decode().splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        raise Misuse(f"only={path} does not exist; give a file with an image's name on each line") from error
 
 
 def optimizer(config: Mapping[str, Any]) -> Any:

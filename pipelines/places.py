@@ -2,15 +2,13 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.compose import INCIDENTAL, digest
 from pipelines.errors import Misuse, first_line
 from pipelines.redact import redact, redact_text
-from pipelines.storage import files, upload
+from pipelines.storage import files, write
 from pipelines.tracking import params, server
 
 RECORD = "config.json"
@@ -56,6 +54,8 @@ def check(config: Mapping[str, Any]) -> None:
             )
     if "://" not in config["storage"]:
         _check_writable(Path(config["storage"]))
+    if config["json"] and not os.access(Path(config["json"]).absolute().parent, os.W_OK):
+        raise Misuse(f"--json {config['json']}: its folder is not there or not writable; make it first")
 
 
 def _check_writable(storage: Path) -> None:
@@ -88,23 +88,23 @@ def _local(config: Mapping[str, Any]) -> dict[str, str]:
     return ({} if "://" in storage else {"storage": storage}) | ({"tracking.uri": str(database)} if database else {})
 
 
-def owner(config: Mapping[str, Any], name: str, data_digest: str) -> str:
-    """The digest of config and data, which ``storage/name`` belongs to unless it is free.
+def owner(storage: str, name: str, digest: str, identity: Mapping[str, Any]) -> None:
+    """Refuse ``storage/name`` if it belongs to another ``digest`` than this one.
 
-    Errors: ``Misuse`` if a run of another config, or on other data, has its checkpoints there.
+    Errors: ``Misuse``, which says what in ``identity`` differs from what was claimed.
     """
-    place, ours = _place(config, name), f"{digest(config)}-{data_digest}"
+    place = at(storage, name)
     try:
         with files(place).open(f"{place}/{RECORD}") as file:
             record = json.loads(file.read())
-        if record["digest"] == ours:
-            return ours
-        difference = _difference(config, record["config"])
+        if record["digest"] == digest:
+            return
+        difference = _difference(identity, record["config"])
     except FileNotFoundError:
-        return ours
+        return
     except (ValueError, KeyError, TypeError) as error:
         raise Misuse(
-            f"storage={config['storage']}: {redact_text(place)}/{RECORD} is not whole ({first_line(error)}); "
+            f"storage={storage}: {redact_text(place)}/{RECORD} is not whole ({first_line(error)}); "
             "remove it, and the same command goes on"
         ) from error
     raise Misuse(
@@ -112,20 +112,18 @@ def owner(config: Mapping[str, Any], name: str, data_digest: str) -> str:
     )
 
 
-def claim(config: Mapping[str, Any], name: str, digest: str) -> None:
+def claim(storage: str, name: str, digest: str, identity: Mapping[str, Any]) -> None:
     """Say in ``storage/name`` whose it is."""
-    record = {"digest": digest, "config": redact({k: v for k, v in config.items() if k not in INCIDENTAL})}
-    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
-        (Path(folder) / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        upload(Path(folder), _place(config, name))
+    record = json.dumps({"digest": digest, "config": redact(identity)}, indent=2) + "\n"
+    write(f"{at(storage, name)}/{RECORD}", record.encode())
 
 
-def _place(config: Mapping[str, Any], name: str) -> str:
-    return f"{config['storage'].rstrip('/')}/{name}"
+def at(storage: str, name: str) -> str:
+    return f"{storage.rstrip('/')}/{name}"
 
 
-def _difference(config: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    here, there = params.flatten({k: v for k, v in config.items() if k not in INCIDENTAL}), params.flatten(other)
+def _difference(identity: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    here, there = params.flatten(identity), params.flatten(other)
     names = sorted(n for n in here | there if here.get(n) != there.get(n))
     shown = [f"{n}={there.get(n, 'not set')} there, {here.get(n, 'not set')} here" for n in names[:SHOWN]]
     return "; ".join(shown) or "on other data"

@@ -1,8 +1,6 @@
 """Before a training starts: what cannot work is refused, what will disappoint is named."""
 
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from pipelines import parts, places, validate
@@ -22,8 +20,6 @@ def prepare(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
     parts.attack(config, "alarm")
     parts.attack(config, "evaluation")
     check(config["optimizer"], "optimizer", config["trust"])
-    if config["json"] and not os.access(Path(config["json"]).absolute().parent, os.W_OK):
-        raise Misuse(f"--json {config['json']}: its folder is not there or not writable; make it first")
     if config["register_as"]:
         registry.check_name(config["register_as"])
     try:

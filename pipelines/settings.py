@@ -49,7 +49,7 @@ class Checkpoint:
 class Parallel:
     strategy: str = "ddp"
     static_graph: bool = False
-    cpus_per_worker: int | None = None
+    cpus_per_worker: float | None = None
 
 
 @dataclass
@@ -63,6 +63,68 @@ class Tracking:
 class Evaluation:
     attack: Any = MISSING
     examples: int | None = None
+
+
+@dataclass
+class Candidate:
+    """A model to judge: from anywhere (``source``), or a timm model (``name``) with weights."""
+
+    source: str | None = None
+    name: str | None = None
+    weights: str | None = None
+    activation: str | None = None
+    activation_parameters: dict[str, Any] = field(default_factory=dict)
+    stem: str = "auto"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+
+@dataclass
+class Curve:
+    draw: bool = False
+    steps: int = 50
+    halvings: int = 5
+
+
+@dataclass
+class EvaluationReport:
+    pictures: int = 6
+    beside: Candidate = field(default_factory=Candidate)
+
+
+@dataclass
+class Journal:
+    seconds: float = 2.0
+
+
+@dataclass
+class Evaluate:
+    name: str | None = None
+    model: Candidate = field(default_factory=Candidate)
+    data: Any = MISSING
+    examples: int | None = None
+    only: str | None = None
+    threats: dict[str, Any] = field(default_factory=dict)
+    attack: Any = MISSING
+    beyond: Any = None
+    doubts: bool = True
+    curve: Curve = field(default_factory=Curve)
+    report: EvaluationReport = field(default_factory=EvaluationReport)
+    suite: Any = None
+    submission: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    reference: bool = False
+    batch_size: int = 64
+    compile: bool = False
+    workers: int = 1
+    device: str = "auto"
+    parallel: Parallel = field(default_factory=Parallel)
+    journal: Journal = field(default_factory=Journal)
+    tracking: Tracking = field(default_factory=Tracking)
+    storage: str = MISSING
+    json: str | None = None
+    trust: Any = field(default_factory=list)
 
 
 @dataclass

@@ -37,7 +37,9 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
         cluster.connect(debug)
         answered.result()
     use_gpu, resources = cluster.placement(config)
-    digest = places.owner(config, name, data.digest)
+    identity = compose.computed(config)
+    digest = f"{compose.digest(identity)}-{data.digest}"
+    places.owner(config["storage"], name, digest, identity)
 
     doubts += places.doubts(config, cluster.size())
     for doubt in doubts:
@@ -56,7 +58,7 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
         },
         git=git.state(),
     )
-    places.claim(config, name, digest)
+    places.claim(config["storage"], name, digest, identity)
     console.print(f"{name}: run {run_id} in {redact_text(config['tracking']['uri'])}")
     uri = config["tracking"]["uri"]
     try:
@@ -172,7 +174,7 @@ def _conclude(config: Mapping[str, Any], name: str, run_id: str, result: Any, da
         registered_as=config["register_as"],
         version=version,
         threat=_tags(config, [])["threat"],
-        attack=_attack(config["evaluation"]["attack"]),
+        attack=outcome.attack(config["evaluation"]["attack"]),
         metrics=found["metrics"],
         cost=found["cost"],
         ended=found["ended"],
@@ -205,13 +207,6 @@ def _tags(config: Mapping[str, Any], doubts: list[str]) -> dict[str, str]:
     if doubts:
         tags["doubts"] = " | ".join(doubts)
     return tags
-
-
-def _attack(node: Mapping[str, Any]) -> str:
-    """``PGD-50``, with its restarts if there are any."""
-    name = str(node["_target_"]).split(".")[-1]
-    steps, restarts = node.get("steps"), node.get("restarts", 1)
-    return f"{name}{f'-{steps}' if steps else ''}{f' x {restarts} restarts' if restarts > 1 else ''}"
 
 
 def _data_name(config: Mapping[str, Any]) -> str:

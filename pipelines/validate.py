@@ -14,7 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 def numbers(config: Mapping[str, Any]) -> None:
     """Refuse settings out of range, before anything is built."""
-    for name in (
+    for setting in (
         "epochs",
         "workers",
         "accumulate",
@@ -23,26 +23,26 @@ def numbers(config: Mapping[str, Any]) -> None:
         "evaluation.examples",
         "checkpoint.keep",
     ):
-        value = _at(config, name)
+        value = _at(config, setting)
         if value is not None and value < 1:
-            raise Misuse(f"{name}={value} must be at least 1")
-    if config["name"] is not None and not _NAME.fullmatch(config["name"]):
-        raise Misuse(f"name={config['name']} must begin with a letter or digit, and hold these, '.', '_' and '-' only")
+            raise Misuse(f"{setting}={value} must be at least 1")
+    if config["name"] is not None:
+        name(config["name"])
     cpus = config["parallel"]["cpus_per_worker"]
     if cpus is not None and cpus <= 0:
         raise Misuse(f"parallel.cpus_per_worker={cpus:g} must be above 0; null shares out all there are")
-    for name in (
+    for setting in (
         "report.steps",
         "report.seconds",
         "checkpoint.minutes",
         "checkpoint.failures",
         "tracking.patience_minutes",
     ):
-        if _at(config, name) < 0:
-            raise Misuse(f"{name}={_at(config, name):g} must not be negative")
-    for name in ("optimizer.lr", "optimizer.weight_decay", "threat.eps"):
-        if isinstance(_at(config, name), str):
-            raise Misuse(f"{name}={_at(config, name)} is not a number; write it as 0.03, 3e-2 or 8/255")
+        if _at(config, setting) < 0:
+            raise Misuse(f"{setting}={_at(config, setting):g} must not be negative")
+    for setting in ("optimizer.lr", "optimizer.weight_decay", "threat.eps"):
+        if isinstance(_at(config, setting), str):
+            raise Misuse(f"{setting}={_at(config, setting)} is not a number; write it as 0.03, 3e-2 or 8/255")
     share = config["workers"] * config["accumulate"]
     if config["batch_size"] % share:
         raise Misuse(
@@ -65,10 +65,16 @@ def numbers(config: Mapping[str, Any]) -> None:
         raise Misuse(f"optimizer.lr={config['optimizer']['lr']:g} must be above 0")
 
 
-def _at(config: Mapping[str, Any], name: str) -> Any:
+def name(given: str) -> None:
+    """``Misuse`` for what cannot name a run and its folder."""
+    if not _NAME.fullmatch(given):
+        raise Misuse(f"name={given} must begin with a letter or digit, and hold these, '.', '_' and '-' only")
+
+
+def _at(config: Mapping[str, Any], setting: str) -> Any:
     """The setting at a dotted name; None where there is none."""
     value: Any = config
-    for part in name.split("."):
+    for part in setting.split("."):
         value = value.get(part)
     return value
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
-from trainers import noise
+from trainers import l1_ball, noise
 
 
 class Threat(Protocol):
@@ -172,11 +172,69 @@ class L2:
             )
 
 
-NORMS: dict[str, type[Linf] | type[L2]] = {"Linf": Linf, "L2": L2}
+@dataclass(frozen=True)
+class L1:
+    """``||x_adv - x||_1 <= eps``, the sum of absolute changes over all of C, H, W.  ``eps`` in (0, C·H·W].
+
+    ``project`` gives the nearest point of ball and cube together, not of one after the other: clipped to the cube, a
+    point of the sphere loses much of its norm.
+
+    Errors: ``ValueError`` for an ``eps`` that is not above 0, and from ``check`` above the cube's L1 diameter.
+    Source of the projection: Croce and Hein 2021, *Mind the box* (2103.01208), proposition 2.1.
+    """
+
+    eps: float
+    norm: ClassVar[str] = "L1"
+
+    def __post_init__(self) -> None:
+        if not (0 < self.eps < math.inf):
+            raise ValueError(f"threat.eps={self.eps:g} must be above 0 for L1; CIFAR-10 results use 12")
+
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """``sign(g_i)`` at the first ``i`` of largest ``|g_i|``, else 0: the unit step changes one coordinate."""
+        flat = gradient.nan_to_num(0).flatten(1)
+        at = flat.abs().argmax(1, keepdim=True)
+        return torch.zeros_like(flat).scatter(1, at, flat.gather(1, at).sign()).reshape(gradient.shape)
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The nearest point of ball and cube, up to rounding."""
+        eps = torch.full((len(x),), self.eps, dtype=x.dtype, device=x.device)
+        return l1_ball.inside(l1_ball.nearest(x_adv - x, x, eps), x, self.eps)
+
+    def random_start(self, x: Tensor, keys: Tensor) -> Tensor:
+        """Uniform in the ball, then clipped to the cube."""
+        return self.perturb(x, keys, self.eps).clamp(0, 1)
+
+    def perturb(self, x: Tensor, keys: Tensor, radius: float) -> Tensor:
+        """Uniform in the ball of ``radius`` round ``x``, not clipped."""
+        return x + radius * l1_ball.uniform(keys, x)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """``(N,)``."""
+        return (x_adv - x).flatten(1).abs().sum(1)
+
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """``||g||_inf``: what one unit of ``eps`` gains on a linear loss.  ``(N,)``."""
+        return gradient.flatten(1).abs().amax(1)
+
+    def scaled(self, factor: float) -> Self:
+        """A factor of 0 (a warm-up's first step) gives the smallest ball there is, since ``eps`` is above 0."""
+        return replace(self, eps=max(self.eps * factor, sys.float_info.min))
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse an ``eps`` beyond the number of values of ``shape`` (C, H, W): it would bound nothing."""
+        if self.eps > math.prod(shape):
+            raise ValueError(
+                f"threat.eps={self.eps:g} is above {math.prod(shape)}, the L1 distance between opposite corners of "
+                f"{shape} images in [0, 1]: every image would be within reach; choose an L1 eps below it"
+            )
+
+
+NORMS: dict[str, type[Linf] | type[L2] | type[L1]] = {"Linf": Linf, "L2": L2, "L1": L1}
 
 
 def create(norm: str, eps: float) -> Threat:
-    """The threat named ``norm`` (``Linf`` or ``L2``) of radius ``eps``, as configs write it."""
+    """The threat named ``norm`` (``Linf``, ``L2`` or ``L1``) of radius ``eps``, as configs write it."""
     if norm not in NORMS:
         raise ValueError(f"threat.norm={norm!r} is unknown; choose one of {', '.join(NORMS)}")
     return NORMS[norm](eps)

@@ -11,7 +11,7 @@ from pipelines.storage.connection import SCHEME, MissingObject, client, errors, 
 from pipelines.storage.s3 import S3Files
 from trainers.data.files import Files, LocalFiles
 
-__all__ = ["MissingObject", "S3Files", "download", "files", "ray_filesystem", "upload"]
+__all__ = ["MissingObject", "S3Files", "download", "files", "ray_filesystem", "remove", "upload", "write"]
 
 
 def files(uri: str) -> Files:
@@ -35,6 +35,29 @@ def _copy_whole(source: str, target: str) -> None:
     """A reader, or a kill, meets the old file or the new one."""
     shutil.copyfile(source, f"{target}.partial")
     os.replace(f"{target}.partial", target)
+
+
+def write(uri: str, content: bytes) -> None:
+    """``content`` at ``uri``, an object of S3 or a file: whole, or what was there before."""
+    if not _is_s3(uri):
+        Path(uri).parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(f"{uri}.partial")
+        partial.write_bytes(content)
+        os.replace(partial, uri)
+        return
+    bucket, key = split(uri)
+    with errors(uri):
+        client(None).put_object(Bucket=bucket, Key=key, Body=content)
+
+
+def remove(uri: str) -> None:
+    """Take away the object or file at ``uri``, if it is there."""
+    if not _is_s3(uri):
+        Path(uri).unlink(missing_ok=True)
+        return
+    bucket, key = split(uri)
+    with errors(uri):
+        client(None).delete_object(Bucket=bucket, Key=key)
 
 
 def download(uri: str, directory: Path) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
     from torch import nn
 
-_RUN = "holdfast.run_id"
+RUN = "holdfast.run_id"
+"""The tag of a logged model that names the run it came from."""
 
 
 def check_name(name: str) -> None:
@@ -117,7 +118,7 @@ def _version_of(client: "MlflowClient", name: str, run_id: str) -> int | None:
 def _ready_model(client: "MlflowClient", run_id: str) -> str | None:
     """The run's complete model, if an earlier attempt got that far; its incomplete ones are deleted."""
     experiment = client.get_run(run_id).info.experiment_id
-    found = client.search_logged_models([experiment], f"tags.`{_RUN}` = '{run_id}'")
+    found = client.search_logged_models([experiment], f"tags.`{RUN}` = '{run_id}'")
     ready = None
     for model in found:
         if str(model.status) == "READY":
@@ -148,7 +149,7 @@ def _new_model(
             run.info.experiment_id,
             "model",
             source_run_id=run_id,
-            tags={**labels, _RUN: run_id},
+            tags={**labels, RUN: run_id},
             model_type="classifier",
         )
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import places
-from pipelines.compose import compose
+from pipelines.compose import compose, computed, digest
 from pipelines.errors import Misuse
 
 
@@ -14,17 +14,24 @@ def config(folder: Path | str, *overrides: str, recipe: str = "digits_standard")
     return places.located(compose("train", [f"recipe={recipe}", f"storage={folder}", *overrides]))
 
 
+def owner(config: dict, name: str, data: str) -> str:
+    """The digest of a run that may lie there."""
+    identity = computed(config)
+    places.owner(config["storage"], name, f"{digest(identity)}-{data}", identity)
+    return f"{digest(identity)}-{data}"
+
+
 def claimed(config: dict) -> str:
-    digest = places.owner(config, "mine", "data")
-    places.claim(config, "mine", digest)
-    return digest
+    ours = owner(config, "mine", "data")
+    places.claim(config["storage"], "mine", ours, computed(config))
+    return ours
 
 
 def test_a_place_is_its_first_run_s(tmp_path):
     first = config(tmp_path / "runs")
-    digest = claimed(first)
-    assert places.owner(config(tmp_path / "runs", "workers=2", "register_as=x"), "mine", "data") == digest
-    assert places.owner(config(tmp_path / "runs", "seed=1"), "other", "data") != digest
+    ours = claimed(first)
+    assert owner(config(tmp_path / "runs", "workers=2", "register_as=x"), "mine", "data") == ours
+    assert owner(config(tmp_path / "runs", "seed=1"), "other", "data") != ours
     record = json.loads((tmp_path / "runs" / "mine" / "config.json").read_text())
     assert record["config"]["epochs"] == first["epochs"]
     assert "storage" not in record["config"]
@@ -34,9 +41,9 @@ def test_another_config_is_refused_with_what_differs_and_changes_nothing(tmp_pat
     claimed(config(tmp_path))
     before = (tmp_path / "mine" / "config.json").read_bytes()
     with pytest.raises(Misuse, match=r"name=mine: .*another config \(.*seed=0 there, 1 here\); give another name"):
-        places.owner(config(tmp_path, "seed=1"), "mine", "data")
+        owner(config(tmp_path, "seed=1"), "mine", "data")
     with pytest.raises(Misuse, match=r"another config \(on other data\)"):
-        places.owner(config(tmp_path), "mine", "changed data")
+        owner(config(tmp_path), "mine", "changed data")
     assert (tmp_path / "mine" / "config.json").read_bytes() == before
 
 
@@ -45,7 +52,7 @@ def test_a_record_that_is_not_whole_is_told_with_the_way_on(tmp_path, content):
     claimed(config(tmp_path))
     (tmp_path / "mine" / "config.json").write_bytes(content)
     with pytest.raises(Misuse, match=r"storage=.*mine/config\.json is not whole \(.+\); remove it"):
-        places.owner(config(tmp_path), "mine", "data")
+        owner(config(tmp_path), "mine", "data")
 
 
 def test_a_storage_that_cannot_be_written_is_refused(tmp_path):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from trainers import losses
 from trainers.attacks import search
-from trainers.attacks.draws import Draws
+from trainers.attacks.apgd_l1 import SparseAscent, larger_phases
+from trainers.attacks.draws import Draws, Sequential
 from trainers.attacks.search import Rows, misclassified, where
 from trainers.modes import input_gradient
 from trainers.threat import Threat, per_example
@@ -30,8 +31,12 @@ class APGD:
     likeliest wrong classes in turn, as many as there are.  Every target gets ``restarts`` tries.  ``eot`` gradients
     are averaged in each step, for models that draw random numbers.
 
-    Source: Croce and Hein 2020 (2003.01690), algorithm 1 and section 4.  As in the authors' code, the start is scaled
-    to touch the face of the ball, and the first checkpoint counts a positive first loss as a rise.
+    Under an L1 threat the steps, their size and the checkpoints are those of ``SparseAscent``, and ``rho`` is not
+    looked at.  ``larger_eps`` (L1 only) spends 30 % of the steps in a ball of 3·eps and 30 % in one of 2·eps first.
+
+    Source: Croce and Hein 2020 (2003.01690), algorithm 1 and section 4; for L1 2021 (2103.01208).  As in the authors'
+    code, the start is scaled to touch the face of the ball (L1: a normal draw is projected onto it), and the first
+    checkpoint counts a positive first loss as a rise.
     """
 
     threat: Threat
@@ -41,6 +46,7 @@ class APGD:
     targets: int = 9
     rho: float = 0.75
     eot: int = 1
+    larger_eps: bool = False
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
@@ -50,6 +56,10 @@ class APGD:
                 raise ValueError(f"attack.{name}={getattr(self, name)} must be at least 1")
         if not 0 < self.rho < 1:
             raise ValueError(f"attack.rho={self.rho:g} must be in (0, 1); 0.75 is the published value")
+        if self.larger_eps and self.threat.norm != "L1":
+            raise ValueError(f"attack.larger_eps=true is for an L1 threat, not {self.threat.norm}; set it to false")
+        if self.larger_eps and larger_phases(self.threat.eps, self.steps)[-1][1] < 1:
+            raise ValueError(f"attack.steps={self.steps} leaves larger_eps none at eps itself; take 5 or more")
 
     @property
     def name(self) -> str:
@@ -76,6 +86,12 @@ class APGD:
             target = rows["ranked"].gather(1, (part // self.restarts)[:, None])[:, 0]
         else:
             target = y
+        rows = rows | {"target": target}
+        if self.threat.norm == "L1":
+            ascent, noise = self._sparse(draws), draws.normal(rows["key"], (part,), x.shape[1:]).to(x.dtype)
+            for _ in ascent.phases if self.larger_eps and ascent.reference else ():
+                draws.normal(rows["key"], (part,), x.shape[1:])  # the authors' code draws a start it does not use
+            return ascent.start(rows, noise, partial(self._gradient, model, y=y, target=target))
         x_adv = self._random_start(x, rows["key"], part, draws)
         gradient, loss, logits = self._gradient(model, x_adv, y, target)
         n, zero = len(x), torch.zeros_like(y)
@@ -84,7 +100,6 @@ class APGD:
             "won": won,
             "over": won,
             "found": where(won, x_adv, x),
-            "target": target,
             "x_adv": x_adv,
             "before": x_adv,
             "gradient": gradient,
@@ -111,7 +126,14 @@ class APGD:
     def _window(self) -> int:
         return max(int(0.22 * self.steps), 1)
 
+    def _sparse(self, draws: Draws) -> SparseAscent:
+        eps, steps = self.threat.eps, self.steps
+        phases = larger_phases(eps, steps) if self.larger_eps else ((eps, steps),)
+        return SparseAscent(phases, reference=isinstance(draws, Sequential))
+
     def step(self, model: Model, rows: Rows, draws: Draws) -> Rows:
+        if self.threat.norm == "L1":
+            return self._sparse(draws).step(rows, partial(self._gradient, model, y=rows["y"], target=rows["target"]))
         x, x_adv, threat = rows["x"], rows["x_adv"], self.threat
         a = per_example((rows["steps"] > 0).to(x.dtype) * -0.25 + 1, x)
         z = _project(threat, x_adv + per_example(rows["step_size"], x) * _ascent(threat, rows["gradient"]), x)

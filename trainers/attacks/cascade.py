@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -82,19 +82,23 @@ def autoattack(threat: Threat, version: str = "standard", classes: int = 10) -> 
     ``standard``: ``apgd-ce``, ``apgd-t``, ``fab-t``, ``square``.  ``plus``: five restarts each of ``apgd-ce``,
     ``apgd-dlr`` and ``fab``, then ``square``, ``apgd-t``, ``fab-t``.  ``rand``: ``apgd-ce`` and ``apgd-dlr``, each
     gradient the mean of 20, for models that draw random numbers.  Targeted attacks take the 9 likeliest wrong classes,
-    or all there are.
+    or all there are.  Under an L1 threat ``standard`` gives ``apgd-ce`` five restarts and ``apgd-t`` 5 targets, both
+    with larger eps first.
 
     With 3 classes the targeted ratio is not defined and ``apgd-dlr`` takes its place in ``standard``; with 2 the ratio
     is not defined either, and both are left out.
 
     Errors: ``ValueError`` for an unknown version and for fewer than 2 classes.
-    Source: Croce and Hein 2020 (2003.01690), section 6 and the authors' code.
+    Source: Croce and Hein 2020 (2003.01690), section 6, for L1 2021 (2103.01208), and the authors' code.
     """
     if version not in VERSIONS:
         raise ValueError(f"attack.version={version!r} must be one of {', '.join(VERSIONS)}")
     if classes < 2:
         raise ValueError(f"the model has {classes} class: there is no other to be mistaken for")
     ce, dlr, targeted = APGD(threat), APGD(threat, "dlr"), APGD(threat, "targeted_dlr")
+    if threat.norm == "L1" and version == "standard":
+        ce, dlr = replace(ce, restarts=5, larger_eps=True), replace(dlr, larger_eps=True)
+        targeted = replace(targeted, targets=5, larger_eps=True)
     fab, square = FAB(threat), Square(threat)
     members: list[APGD | FAB | Square]
     if version == "standard":

@@ -135,18 +135,23 @@ def _of(values: Tensor, index: Tensor) -> Tensor:
 
 
 def nearest_on_plane(norm: str, x: Tensor, w: Tensor, needed: Tensor) -> Tensor:
-    """The smallest ``d`` in ``norm`` (``Linf`` or ``L2``) with ``<w, d> = needed`` and ``x + d`` in [0, 1].
+    """The smallest ``d`` in ``norm`` (``Linf``, ``L2`` or ``L1``) with ``<w, d> = needed`` and ``x + d`` in [0, 1].
 
     Where no point of the cube is far enough, the corner that comes nearest.  ``x, w, d: (N, ...)``, ``needed: (N,)``.
 
-    ``d_i = ±min(λ v_i, room_i)`` in the direction that helps, with ``v = 1`` for Linf and ``|w|`` for L2.  The gain
-    ``Σ |w_i| min(λ v_i, room_i)`` is concave and piecewise linear in ``λ``: Newton's method from the left is exact
-    after as many steps as it meets pieces, a few, where the authors' code sorts the coordinates.
+    L1: the coordinates of largest ``|w_i|`` use up all their room, the last of them a part of it; of equal ones the
+    first goes first.  Linf and L2: ``d_i = ±min(λ v_i, room_i)`` in the direction that helps, with ``v = 1`` for Linf
+    and ``|w|`` for L2.  The gain ``Σ |w_i| min(λ v_i, room_i)`` is concave and piecewise linear in ``λ``: Newton's
+    method from the left is exact after as many steps as it meets pieces, a few, where the authors' code sorts the
+    coordinates.
     """
     shape, x, w = x.shape, x.flatten(1), w.flatten(1)
     weight, gap = w.abs(), needed.abs()[:, None]
     up = (w > 0) == (needed > 0)[:, None]
     room = torch.where(up, 1 - x, x) * (weight > 0)
+    if norm == "L1":
+        moved = _filled(weight, room, gap)
+        return torch.where(up, moved, -moved).reshape(shape)
     gain = weight * room
     rate = weight if norm == "Linf" else weight * weight
     speed = torch.ones_like(gap) if norm == "Linf" else weight
@@ -161,3 +166,13 @@ def nearest_on_plane(norm: str, x: Tensor, w: Tensor, needed: Tensor) -> Tensor:
         pace = further
     moved = torch.minimum(pace * speed, room)
     return torch.where(up, moved, -moved).reshape(shape)
+
+
+def _filled(weight: Tensor, room: Tensor, gap: Tensor) -> Tensor:
+    """``(N, D)``: how far to move where the heaviest coordinates use up their room until ``gap`` is closed."""
+    order = (1 / weight).clamp_max(1e12).argsort(dim=1, stable=True)
+    weight, room = weight.gather(1, order), room.gather(1, order)
+    left = torch.cat([gap, -weight * room], 1).cumsum(1)
+    last = left[:, :-1].clamp_min(0) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+    moved = torch.where(left[:, 1:] >= 0, room, torch.minimum(last, room))
+    return torch.zeros_like(moved).scatter(1, order, moved)

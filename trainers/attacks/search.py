@@ -46,7 +46,8 @@ class Search(Protocol):
 
 
 class Walk:
-    """Up to ``size`` examples at a time on their way through ``search``; iterate to get the rows at their end.
+    """Up to ``size`` examples at a time on their way through ``search``; iterate to get, after each look, the rows that
+    are at their end: often none.
 
     ``source`` gives batches whose ``keys`` are ids; ``streams`` makes of ids the keys that random numbers are drawn
     from.  Examples that are fooled leave at once, others go on with their next part in their place, and new ones come
@@ -82,9 +83,7 @@ class Walk:
             assert self.rows is not None
             for _ in range(self._every):
                 self.rows = self._search.step(self._model, self.rows, self._draws)
-            ended = self._sort_out(self.rows)
-            if len(ended["id"]):
-                yield ended
+            yield self._sort_out(self.rows)
 
     def _fill(self) -> bool:
         """Let examples in where there is room; False when nobody is left."""

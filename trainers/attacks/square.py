@@ -1,15 +1,15 @@
 """Square attack: random squares, kept when they lower the margin; needs logits only."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from trainers import losses
-from trainers.attacks import search
-from trainers.attacks.draws import Draws
+from trainers.attacks import bumps, search
+from trainers.attacks.draws import Draws, Sequential
 from trainers.attacks.search import Rows, where
+from trainers.l1_ball import corrected, inside, nearest
 from trainers.threat import Threat
 from trainers.types import Model
 
@@ -23,13 +23,15 @@ class Square:
 
     Linf: the start is vertical stripes of ±eps, and a change moves each channel of the square by ±2·eps.  L2: the
     start is a 5 × 5 grid of smooth bumps of norm eps, and a change takes the perturbation out of one window and puts a
-    bump into another, scaled so that all of eps is used.  A square covers a share ``p`` of the image, halved after 10,
+    bump into another, scaled so that all of eps is used.  L1: as L2 with steeper bumps, measured by absolute sums, and
+    the result is projected onto ball and cube together.  A square covers a share ``p`` of the image, halved after 10,
     50, 200, 500, 1000, 2000, 4000, 6000 and 8000 queries.
 
-    Source: Andriushchenko et al. 2020 (1912.00049), algorithms 1 to 3; the schedule as AutoAttack uses it
-    (2003.01690), which does not stretch it over ``queries``.  As in the authors' code the last row and column of
-    positions is never drawn, and their random numbers come in the same order: fewer than 16 at once are, from torch's
-    generator on the CPU, those of as many draws.  Where we differ: images need not be square.
+    Source: Andriushchenko et al. 2020 (1912.00049), algorithms 1 to 3; for L1, Croce and Hein 2021 (2103.01208); the
+    schedule as AutoAttack uses it (2003.01690), which does not stretch it over ``queries``.  As in the authors' code
+    the last row and column of positions is never drawn, and their random numbers come in the same order: fewer than 16
+    at once are, from torch's generator on the CPU, those of as many draws.  Where we differ: images need not be square,
+    and L1's points are drawn back into ball and cube where rounding takes them out.
     """
 
     threat: Threat
@@ -64,24 +66,27 @@ class Square:
         return rows | {
             "won": won,
             "over": won,
-            "found": x_adv,
+            "found": self._inside(x_adv, x),
+            "best": x_adv,
             "margin": margin,
             "steps": torch.zeros_like(y),
         }
 
     @torch.no_grad()
     def step(self, model: Model, rows: Rows, draws: Draws) -> Rows:
-        x, y, best = rows["x"], rows["y"], rows["found"]
-        change = self._change_linf if self.threat.norm == "Linf" else self._change_l2
+        x, y, best = rows["x"], rows["y"], rows["best"]
+        change = self._change_linf if self.threat.norm == "Linf" else self._change_bumps
         new = change(x, best, rows["key"], rows["part"], rows["steps"], draws)
         margin = losses.margin(model(new), y)
         passed = _passed(margin)
         better = ((margin < rows["margin"]) | passed) & ~rows["over"]
         steps, won = rows["steps"] + 1, rows["won"] | (passed & ~rows["over"])
+        best = where(better, new, best)
         return rows | {
             "won": won,
             "over": rows["over"] | won | (steps >= self.queries),
-            "found": where(better, new, best),
+            "found": self._inside(best, x),
+            "best": best,
             "margin": torch.where(better, margin, rows["margin"]),
             "steps": steps,
         }
@@ -115,15 +120,15 @@ class Square:
             for left in range(first, first + width // side * side, side):
                 turned = draws.uniform(keys, (part, 0, number), (1,), shared=True)
                 signs = _signs(draws.uniform(keys, (part, 0, number + 1), (channels, 1, 1)))
-                bump = _bumps(side, turned[:, 0] > 0.5, x)[:, None] * signs.to(x.dtype)
+                bump = bumps.of_side(side, self.threat.norm, turned[:, 0] > 0.5, x)[:, None] * signs.to(x.dtype)
                 room = delta[:, :, top : top + side, left : left + side]
                 room += bump[:, :, : room.shape[2], : room.shape[3]]
                 number += 2
-        return (x + _unit(delta) * self.threat.eps).clamp(0, 1)
+        return self._onto_ball(delta, x, draws)
 
-    def _change_l2(self, x: Tensor, best: Tensor, keys: Tensor, part: Tensor, steps: Tensor, draws: Draws) -> Tensor:
+    def _change_bumps(self, x: Tensor, best: Tensor, keys: Tensor, part: Tensor, steps: Tensor, draws: Draws) -> Tensor:
         channels, height, width = x.shape[1:]
-        delta, eps = best - x, self.threat.eps
+        delta, norm = best - x, self.threat.norm
         side = (self._share(steps) * height * width).sqrt().round().long().clamp_min(3)
         side = (side + (side % 2 == 0)).clamp_max(min(height, width))
         drawn = draws.uniform(keys, (part, steps + 1, 0), (5,), shared=True)
@@ -132,14 +137,38 @@ class Square:
         signs = _signs(draws.uniform(keys, (part, steps + 1, 1), (channels, 1, 1))).to(x.dtype)
         here, there = _window(x, places[0], places[1], side), _window(x, places[2], places[3], side)
 
-        old = delta * here / (1e-12 + _window_norm(delta * here))
-        bump = _placed(_all_bumps(min(height, width), x.dtype, x.device), side, turned, places[0], places[1], x)
-        new = bump * signs + old
+        shared = (int(side[0]), int(places[0][0]), int(places[1][0])) if norm == "L1" and _as_theirs(draws) else None
+
+        old = delta * here / (1e-12 + _window_norm(delta * here, norm, shared))
+        table = bumps.every_side(min(height, width), norm, x.dtype, x.device)
+        new = bumps.placed(table, side, turned, places[0], places[1], x) * signs + old
+        held = _window_norm(delta * torch.maximum(here, there), norm)
+        new = new / (1e-12 + _window_norm(new, norm, shared)) * self._room(delta, held)
+        delta = torch.where(here > 0, new * channels if norm == "L1" else new, delta * (1 - there))
+        return self._onto_ball(delta, x, draws)
+
+    def _room(self, delta: Tensor, held: Tensor) -> Tensor:
+        """The norm of a channel's new bump (L1: by channels): what is left of eps, and what the windows held."""
+        eps, channels = self.threat.eps, delta.shape[1]
+        if self.threat.norm == "L1":
+            return (eps - delta.abs().sum((1, 2, 3), keepdim=True)).clamp_min(0) / channels + held
         left_over = (eps**2 - delta.square().sum((1, 2, 3), keepdim=True)).clamp_min(0) / channels
-        size = (left_over + _window_norm(delta * torch.maximum(here, there)).square()).sqrt()
-        new = new / (1e-12 + _window_norm(new)) * size
-        delta = torch.where(here > 0, new, delta * (1 - there))
-        return (x + _unit(delta) * eps).clamp(0, 1)
+        return (left_over + held.square()).sqrt()
+
+    def _onto_ball(self, delta: Tensor, x: Tensor, draws: Draws) -> Tensor:
+        """L2: of norm eps, clipped to the cube.  L1: the nearest point of the cube and a ball a millionth smaller."""
+        if self.threat.norm == "L1":
+            eps = torch.full((len(x),), self.threat.eps * (1 - 1e-6), dtype=x.dtype, device=x.device)
+            return corrected(x + delta, delta, x, eps) if _as_theirs(draws) else nearest(delta, x, eps).clamp(0, 1)
+        return (x + _unit(delta) * self.threat.eps).clamp(0, 1)
+
+    def _inside(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return inside(x_adv, x, self.threat.eps) if self.threat.norm == "L1" else x_adv
+
+
+def _as_theirs(draws: Draws) -> bool:
+    """Where a window holds rounding errors only, a change blows them up: their bits must be the authors' too."""
+    return isinstance(draws, Sequential)
 
 
 def _passed(margin: Tensor) -> Tensor:
@@ -164,56 +193,14 @@ def _window(x: Tensor, top: Tensor, left: Tensor, side: Tensor) -> Tensor:
     return (down[:, None, :, None] & across[:, None, None, :]).to(x.dtype)
 
 
-def _window_norm(delta: Tensor) -> Tensor:
-    """L2 over the pixels of each channel, ``(N, C, 1, 1)``."""
-    return delta.square().sum((2, 3), keepdim=True).sqrt()
+def _window_norm(delta: Tensor, norm: str, window: tuple[int, int, int] | None = None) -> Tensor:
+    """L2, or L1, over the pixels of each channel, ``(N, C, 1, 1)``; summed in the order of ``window`` (side, top, left)
+    where that is given and holds all that is not 0."""
+    if window is not None:
+        side, top, left = window
+        delta = delta[:, :, top : top + side, left : left + side].contiguous()
+    return delta.abs().sum((2, 3), keepdim=True) if norm == "L1" else delta.square().sum((2, 3), keepdim=True).sqrt()
 
 
 def _unit(delta: Tensor) -> Tensor:
     return delta / (delta.square().sum((1, 2, 3), keepdim=True).sqrt() + 1e-12)
-
-
-def _placed(bumps: Tensor, side: Tensor, turned: Tensor, top: Tensor, left: Tensor, x: Tensor) -> Tensor:
-    """``(N, 1, H, W)``: each example's bump, of its side and direction, at its place; zero around it."""
-    row, column = (torch.arange(length, device=x.device) for length in x.shape[2:])
-    largest = bumps.shape[1]
-    down = (row - top[:, None])[:, :, None].expand(-1, -1, len(column))
-    across = (column - left[:, None])[:, None, :].expand(-1, len(row), -1)
-    inside = (down >= 0) & (down < side[:, None, None]) & (across >= 0) & (across < side[:, None, None])
-    down, across = down.clamp(0, largest - 1), across.clamp(0, largest - 1)
-    first, second = torch.where(turned[:, None, None], across, down), torch.where(turned[:, None, None], down, across)
-    return (bumps[side[:, None, None] - 1, first, second] * inside)[:, None]
-
-
-def _bumps(side: int, turned: Tensor, x: Tensor) -> Tensor:
-    """``(N, side, side)``."""
-    bump = _bump(side).to(x)
-    return torch.where(turned[:, None, None], bump.T, bump)
-
-
-@lru_cache(maxsize=8)
-def _all_bumps(largest: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``(largest, largest, largest)``: the bump of each side from 1 on, in the upper left corner."""
-    table = torch.zeros(largest, largest, largest)
-    for side in range(1, largest + 1):
-        table[side - 1, :side, :side] = _bump(side)
-    return table.to(device, dtype)
-
-
-@lru_cache(maxsize=512)
-def _bump(side: int) -> Tensor:
-    """Two hills of opposite sign, one above the other, of norm 1 together."""
-    upper = _hill(side // 2, side)
-    bump = torch.cat([upper, -_hill(side - side // 2, side)])
-    return bump / bump.square().sum().sqrt()
-
-
-def _hill(height: int, width: int) -> Tensor:
-    """Nested rectangles round the middle, the k-th adding ``1/k²``; norm 1."""
-    hill = torch.zeros(height, width)
-    top, left = height // 2, width // 2
-    for k in range(max(top, left) + 1):
-        rows = slice(max(top - k, 0), min(top + k + 1, height))
-        columns = slice(max(left - k, 0), min(left + k + 1, width))
-        hill[rows, columns] += 1 / (k + 1) ** 2
-    return hill / hill.square().sum().sqrt().clamp_min(1e-12)

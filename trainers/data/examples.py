@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from trainers import noise
 from trainers.data.files import Files, below
 
+GREY = ("1", "L", "LA", "I", "I;16", "F")
+"""Pillow's modes of one channel."""
 CONTENT_LIMIT = 2 << 30
 """Bytes up to which a digest reads every byte; above, it reads names, sizes and labels (see ``digest``)."""
 
@@ -54,8 +56,10 @@ def decode(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
+    except UnidentifiedImageError as error:
+        raise CorruptError("no picture in a format that Pillow knows" if content else "no bytes") from error
     except Exception as error:  # Pillow's plugins raise a dozen types on damaged input
-        raise CorruptError(f"{type(error).__name__}: {error}" if content else "no bytes") from error
+        raise CorruptError(f"{type(error).__name__}: {error}") from error
     return image
 
 

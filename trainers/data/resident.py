@@ -13,12 +13,11 @@ from torch import Tensor
 from trainers import noise
 from trainers.data import checks, order, roster
 from trainers.data.augment import Augment
-from trainers.data.examples import CorruptError, Examples, Source, coloured, fitted
+from trainers.data.examples import GREY, CorruptError, Examples, Source, coloured, fitted
 from trainers.data.mixing import Mixing
 from trainers.data.statistics import mean_and_std
 from trainers.types import Batch
 
-_GREY = ("1", "L", "LA", "I", "I;16", "F")
 _CHUNK = 256
 
 
@@ -181,7 +180,7 @@ def _input_size(member: tuple[Examples, Tensor], given: Sequence[int] | None) ->
             image: Image.Image = examples.image(i)
         except CorruptError:
             continue
-        return (1 if image.mode in _GREY else 3), image.height, image.width
+        return (1 if image.mode in GREY else 3), image.height, image.width
     raise ValueError(
         f"none of the first images can be decoded ({examples.name(0)} ...): data.source reads the wrong column or files"
     )

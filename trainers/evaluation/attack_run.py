@@ -32,6 +32,11 @@ class Effort:
     reference: bool = False
     every: int = 1
 
+    @property
+    def item_size(self) -> int:
+        """How many examples make an item of work: enough that a batch is filled up from those that wait."""
+        return self.batch_size if self.reference else 4 * self.batch_size
+
     def __post_init__(self) -> None:
         for name in ("batch_size", "every"):
             if getattr(self, name) < 1:
@@ -41,7 +46,8 @@ class Effort:
 class Ended(NamedTuple):
     """Examples an attack is done with, ``(N, ...)`` each: ``fooled`` says that ``x_adv`` is misclassified, inside the
     threat and the cube, seen in a forward of its own; else ``x_adv`` is the image itself.  ``prediction`` is the class
-    of ``x_adv``, and ``outside`` that the attack claimed a point which is not inside."""
+    of ``x_adv``, ``outside`` that the attack claimed a point which is not inside, and ``finite`` that the logits at the
+    point it claimed are numbers."""
 
     ids: Tensor
     fooled: Tensor
@@ -49,12 +55,14 @@ class Ended(NamedTuple):
     prediction: Tensor
     distance: Tensor
     outside: Tensor
+    finite: Tensor
 
 
 class AttackRun:
-    """``attack`` on the examples of ``batches``, all classified rightly, whose ``keys`` are ids; iterate for ``Ended``.
+    """``attack`` on the examples of ``batches``, all classified rightly, whose ``keys`` are ids; iterate for ``Ended``, or
+    None after steps in which nobody came to an end.
 
-    ``rows`` can be written down between two ``Ended``, and a run made with it and the examples not yet begun goes on;
+    ``rows`` can be written down between the two, and a run made with it and the examples not yet begun goes on;
     it is None where an attack has no middle.
     """
 
@@ -86,11 +94,12 @@ class AttackRun:
     def _streams(self, ids: Tensor) -> Tensor:
         return stream(noise.stream(ids, self._effort.seed), self._attack.name)
 
-    def __iter__(self) -> Iterator[Ended]:
+    def __iter__(self) -> Iterator[Ended | None]:
         with mode(self._model, train=False), frozen(self._model):
             if self._walk is not None:
                 for rows in self._walk:
-                    yield self._judged(rows["id"], rows["x"], rows["y"], rows["found"], rows["won"])
+                    some = len(rows["id"]) > 0
+                    yield self._judged(rows["id"], rows["x"], rows["y"], rows["found"], rows["won"]) if some else None
             else:
                 for batch in self._batches:
                     found = self._attack(self._model, batch.x, batch.y, self._streams(batch.keys))
@@ -105,7 +114,8 @@ class AttackRun:
         fooled = claimed & inside & misclassified(logits, y)
         x_adv = torch.where(fooled.reshape(-1, *[1] * (x.dim() - 1)), found, x)
         prediction = torch.where(fooled, logits.argmax(1), y)
-        return Ended(ids, fooled, x_adv, prediction, torch.where(fooled, distance, 0), claimed & ~inside)
+        finite = logits.isfinite().all(1)
+        return Ended(ids, fooled, x_adv, prediction, torch.where(fooled, distance, 0), claimed & ~inside, finite)
 
 
 def _same(ids: Tensor) -> Tensor:

@@ -48,3 +48,23 @@ def paired_difference(gained: int, lost: int, n: int, confidence: float = 0.95) 
     centre = (gained - lost) / total
     half = z * math.sqrt(gained + lost + 1 - (gained - lost) ** 2 / total) / total
     return max(centre - half, -1.0), min(centre + half, 1.0)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """McNemar's exact two-sided p for two shares measured on the same examples.
+
+    ``gained`` examples are right in the second measurement only, ``lost`` in the first only; were the shares equal,
+    each of the ``n = gained + lost`` would fall either way with probability 1/2, so
+    ``p = min(1, 2 Σ_{k <= min(gained, lost)} C(n, k) / 2^n)``, and 1 where nothing differs.
+
+    Errors: ``ValueError`` for negative counts.
+    Source: McNemar, *Note on the sampling error of the difference between correlated proportions or percentages*,
+    Psychometrika 12 (1947) 153-157; the binomial in place of its normal approximation.
+    """
+    if min(gained, lost) < 0:
+        raise ValueError(f"gained={gained} and lost={lost} are counts of examples: neither can be negative")
+    n, ways, tail = gained + lost, 1, 0  # whole numbers: exact for any n
+    for k in range(min(gained, lost) + 1):
+        tail += ways
+        ways = ways * (n - k) // (k + 1)
+    return min(2 * tail / 2**n, 1.0)

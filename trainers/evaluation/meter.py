@@ -14,7 +14,8 @@ class Meter(nn.Module):
     """``model``, its batches padded with black images to one of ``sizes``, if there are any.
 
     Kernels are chosen by the size of a batch and round differently: with few sizes an example's logits seldom depend
-    on how many others are with it.  ``forwards`` and ``backwards`` count examples, without the padding.
+    on how many others are with it.  ``forwards`` and ``backwards`` count examples, without the padding.  Where the model
+    cuts the graph (it rounds its input, or answers with constants) the gradient is zero, not an error.
     """
 
     def __init__(self, model: nn.Module, sizes: Sequence[int] = SIZES) -> None:
@@ -28,7 +29,9 @@ class Meter(nn.Module):
         size = next((size for size in self._sizes if size >= n), n)
         padded = pad(x, [0, 0] * (x.dim() - 1) + [0, size - n]) if size > n else x
         logits: Tensor = self.model(padded)[:n]
-        if logits.requires_grad and torch.is_grad_enabled():
+        if x.requires_grad and torch.is_grad_enabled():
+            if not logits.requires_grad:
+                logits = logits + 0 * x.flatten(1).sum(1, keepdim=True).to(logits.dtype)
             logits.register_hook(lambda _: self._count(n))
         return logits
 

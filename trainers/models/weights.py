@@ -1,7 +1,6 @@
 """Initial weights from a safetensors file or a saved model, with every tensor accounted for."""
 
 import sys
-from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -9,16 +8,16 @@ from torch import Tensor, nn
 
 from trainers.activations.smooth import SmoothReLU
 from trainers.data.files import Files, LocalFiles
-
-_PICKLES = {".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"}
+from trainers.models import pickles
 
 
 def read(weights: str, files: Files | None = None) -> dict[str, Tensor]:
     """The tensors of ``weights``: a ``.safetensors`` file, or a directory written by ``trainers.models.save``.
 
-    A path with ``://`` is opened by ``files``.  Errors: ``ValueError`` for a pickle, a missing or a broken file.
+    A path with ``://`` is opened by ``files``; what a wrapper put before every name is taken off.
+    Errors: ``ValueError`` for a pickle (``pickles.read`` is for these), a missing or a broken file.
     """
-    if Path(weights).suffix in _PICKLES:
+    if pickles.is_pickle(weights):
         raise ValueError(
             f"model.weights={weights!r} is a pickle, which may run code when it is read; convert it once: "
             "safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
@@ -29,11 +28,11 @@ def read(weights: str, files: Files | None = None) -> dict[str, Tensor]:
         raise ValueError(f"model.weights={weights!r} is remote: pass `files` to open it, or give a local path")
     try:
         with source.open(path) as file:
-            return safetensors.torch.load(file.read())
+            return pickles.peeled(safetensors.torch.load(file.read()))
     except FileNotFoundError as error:
         raise ValueError(
             f"model.weights={weights!r}: there is no {path}; give a .safetensors file, a directory written by "
-            "trainers.models.save, 'timm', or nothing for random weights"
+            "trainers.models.save, or 'timm'"
         ) from error
     except SafetensorError as error:
         raise ValueError(

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from trainers.evaluation.intervals import paired_difference, wilson
+from trainers.evaluation.intervals import mcnemar, paired_difference, wilson
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,34 @@ def test_a_paired_difference_covers_the_truth_as_often_as_it_says():
 def test_counts_that_do_not_fit_are_refused(counts):
     with pytest.raises(ValueError, match="do not fit"):
         paired_difference(*counts)
+
+
+def test_mcnemar_is_the_two_sided_binomial_test():
+    for n in range(26):
+        for gained in range(n + 1):
+            expected = binomtest(gained, n, 0.5).pvalue if n else 1.0
+            assert mcnemar(gained, n - gained) == pytest.approx(expected, rel=1e-12)
+    for counts in ((90, 45), (700, 760), (3, 900)):
+        assert mcnemar(*counts) == pytest.approx(binomtest(counts[0], sum(counts), 0.5).pvalue, rel=1e-9)
+
+
+def test_mcnemar_by_hand_and_its_symmetries():
+    """Of 14 and 2: ``2 (1 + 16 + 120) / 2^16``."""
+    assert mcnemar(14, 2) == 274 / 65536 == mcnemar(2, 14)
+    assert mcnemar(0, 0) == mcnemar(7, 7) == 1
+    assert mcnemar(0, 2000) < 1e-300
+    values = [mcnemar(30 - k, k) for k in range(16)]
+    assert values == sorted(values)
+
+
+def test_mcnemar_keeps_its_level():
+    """Where both models are equally good, p <= 0.05 comes no more often than that."""
+    random = np.random.default_rng(1)
+    n = random.integers(5, 60, 4000)
+    p = [mcnemar(int(g), int(m - g)) for m, g in zip(n, random.binomial(n, 0.5), strict=True)]
+    assert 0.01 < np.mean(np.array(p) <= 0.05) <= 0.05
+
+
+def test_negative_counts_are_refused():
+    with pytest.raises(ValueError, match="lost=-1"):
+        mcnemar(3, -1)

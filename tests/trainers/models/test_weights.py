@@ -39,6 +39,12 @@ def test_a_file_in_timms_own_layout_fills_the_network(tmp_path):
     assert same(model.network.state_dict(), source.state_dict())
 
 
+def test_what_a_wrapper_put_before_every_name_is_taken_off(tmp_path):
+    source = models.create(**TINY, seed=5).network
+    path = file_of(torch.nn.DataParallel(source), tmp_path / "w.safetensors")
+    assert same(models.create(**TINY, weights=path).network.state_dict(), source.state_dict())
+
+
 def test_a_head_for_another_number_of_classes_stays_random_and_fixed_by_the_seed(tmp_path):
     path = file_of(timm.create_model("resnet18", num_classes=7), tmp_path / "w.safetensors")
     source = safetensors.torch.load_file(path)
