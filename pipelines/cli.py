@@ -84,7 +84,7 @@ def _guarded(args: argparse.Namespace) -> int:
     except Lost as error:
         return _say(error, LOST, args.debug)
     except (KeyboardInterrupt, Stopped):
-        print("holdfast: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        print("holdfast: stopped; the same command continues where it was", file=sys.stderr)
         return STOPPED
     except Exception as error:
         hint = "" if args.debug else "\n(run again with --debug for the traceback)"

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines import joining
-from pipelines.comparison import AUTOATTACK, BEYOND, CLEAN, Measure, Only, measure
 from pipelines.errors import Misuse, first_line
-from pipelines.records import WRONG, Records, located, read
+from pipelines.evaluation import joining
+from pipelines.evaluation.comparison import AUTOATTACK, BEYOND, CLEAN, Measure, Only, measure
+from pipelines.evaluation.records import WRONG, Records, located, read
 from pipelines.redact import redact_text
 from pipelines.storage import files
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.compose import compose
-from pipelines.evaluate import PAGE, evaluate
+from pipelines.evaluate import evaluate
+from pipelines.evaluation.conclude import PAGE
 from pipelines.train import Outcome, train
 
 ARMS = {"standard training": "digits_standard", "GradNorm": "digits_gradnorm"}

@@ -37,7 +37,7 @@ def shrinkage(delta: Tensor, x: Tensor, eps: Tensor) -> Tensor:
 
 
 def nearest(delta: Tensor, x: Tensor, eps: Tensor) -> Tensor:
-    """The point of ball and cube nearest to ``x + delta``; a coordinate that goes all the way back is ``x``'s, exactly."""
+    """The point of ball and cube nearest to ``x + delta``; a coordinate that goes back all the way is ``x``'s."""
     return x + delta.sign() * (delta.abs() - shrinkage(delta, x, eps))
 
 

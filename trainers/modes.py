@@ -47,6 +47,14 @@ def outside_inference(tensor: Tensor) -> Tensor:
         return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
+def connected(logits: Tensor, x: Tensor) -> Tensor:
+    """``logits`` that depend on ``x`` for autograd: by 0 where the model cuts the graph (it rounds its input, or
+    answers with constants), so that its gradient is zero and not an error."""
+    if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+        return logits + 0 * x.flatten(1).sum(1, keepdim=True).to(logits.dtype)
+    return logits
+
+
 def input_gradient(model: nn.Module, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
     """``(gradient (N, C, H, W), losses (N,), logits (N, K))`` of the summed ``loss(model(x))`` with respect to ``x``.
 

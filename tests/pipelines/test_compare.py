@@ -12,7 +12,7 @@ from rich.console import Console
 from pipelines import storage
 from pipelines.compare import Comparison, compare
 from pipelines.errors import Misuse
-from pipelines.records import Writer, read
+from pipelines.evaluation.records import Writer, read
 from trainers.evaluation.intervals import mcnemar, paired_difference
 
 CLASSES = ["cat", "dog", "owl"]

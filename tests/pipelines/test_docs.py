@@ -43,9 +43,12 @@ COMMANDS = [(page, line) for page, text in blocks("sh") for line in text.splitli
 ELSEWHERE = ("RAY_ADDRESS=auto holdfast train ", "ray job submit ")
 """Run by test_clusters.py, on a cluster of their own."""
 VERBS = sorted({line for _, line in COMMANDS if line.startswith("holdfast ")})
-TRUSTED = [line for line in VERBS if "trust=" in line]
+TRUSTED = [line for line in VERBS if "trust=" in line and line.startswith("holdfast train ")]
 """Run by test_clusters.py: Ray's workers look for packages in the folder where ``ray.init`` was called."""
 REGISTERING = [line for line in VERBS if "register_as=digits" in line][:1]
+JUDGING = [line for _, line in COMMANDS if line.startswith(("holdfast evaluate ", "holdfast compare "))]
+"""Run in order: they judge what a command registered, and compare what they left."""
+JUDGED = ("attack=pgd", "attack.steps=2", "beyond=none", "report.pictures=1", "doubts=false")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _folders(place / "images", jpegs)
     _tars(place / "shards", jpegs)
     write_files(place)
+    _networks(place)
     return place
+
+
+def _networks(place: Path) -> None:
+    """The weights that the guides' evaluations take."""
+    import torch
+    from safetensors.torch import save_file
+
+    from trainers import models
+
+    scope: dict[str, Any] = {}
+    exec((place / "mynets.py").read_text().replace("    net.load_state_dict", "    #"), scope)
+    torch.save(scope["digits"]().state_dict(), place / "mynets.pt")
+    net = models.create("resnet18", 2, (3, 32, 32), stem="standard").network
+    save_file(net.state_dict(), place / "resnet18.safetensors")
 
 
 def _parquet(place: Path, jpegs: list[bytes]) -> None:
@@ -102,7 +120,7 @@ def budget(line: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("line", [line for line in VERBS if line not in (*TRUSTED, *REGISTERING)])
+@pytest.mark.parametrize("line", [line for line in VERBS if line not in (*TRUSTED, *REGISTERING, *JUDGING)])
 def test_a_command_of_the_guides_runs(line, folder, monkeypatch):
     from pipelines.cli import OK, main
 
@@ -183,6 +201,19 @@ def test_the_programs_of_the_readme_run_on_what_its_command_registers(folder, mo
     for text in programs:
         exec(compile(text, "README.md", "exec"), {})
     assert "robust_accuracy" in capsys.readouterr().out
+    _judge(folder, monkeypatch)
+
+
+def _judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evaluations and comparisons of the guides, in order, by a cheap attack; what is registered is there."""
+    from pipelines.cli import OK, main
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert len(JUDGING) > 5
+    for line in JUDGING:
+        small = ("data.input_size=[3,32,32]", "model.stem=standard") if "data=folder" in line else ()
+        arguments = shlex.split(line)[1:]
+        assert main([*arguments, *((*JUDGED, *small) if arguments[0] == "evaluate" else ())]) == OK, line
 
 
 @pytest.mark.parametrize("text", [text for page, text in blocks("python") if page != "README.md"])
@@ -211,9 +242,9 @@ BASES = (
 
 def mentioned() -> set[str]:
     """Every ``key=value`` in backticks, and every dotted key, of the guides."""
-    from pipelines.settings import Train
+    from pipelines.settings import Evaluate, Train
 
-    known = {field.name for field in fields(Train)}
+    known = {field.name for field in (*fields(Train), *fields(Evaluate))}
     found = set()
     for page in PAGES:
         if page.name == "errors.md":
@@ -221,6 +252,8 @@ def mentioned() -> set[str]:
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
         for word in " ".join(re.findall(r"`([^`\n]+)`", prose)).split():
             key, equals, value = word.partition("=")
+            if key.endswith((".json", ".html", ".md")) or key == "evaluation.report":
+                continue  # files and a tag, no settings
             if key.split(".")[0] in known and re.fullmatch(r"[a-z_.]+", key) and ("." in key or (equals and value)):
                 found.add(f"{key}={value or 0}")
     return found
@@ -233,6 +266,7 @@ def test_every_setting_the_guides_mention_exists():
     settings = mentioned()
     assert len(settings) > 60
     bases = [compose._compose("train", list(base), None) for base in BASES]
+    bases += [compose._compose("evaluate", list(base), None) for base in ((), ("attack=pgd", "data=folder"))]
 
     def exists(setting: str, base: Any) -> bool:
         override = compose._parse(setting)
@@ -258,7 +292,7 @@ def mistakes() -> list[tuple[str, str]]:
 def test_a_mistake_says_what_the_page_says(command, message, folder, tmp_path, monkeypatch, capsys):
     from pipelines.cli import MISUSE, main
 
-    for name in ("data", "images", "shards"):
+    for name in ("data", "images", "shards", "mynets.py", "mynets.pt"):
         (tmp_path / name).symlink_to(folder / name)
     before = set(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)

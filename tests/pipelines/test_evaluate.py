@@ -1,4 +1,4 @@
-"""`holdfast evaluate` as a person meets it: models from anywhere, numbers that add up, nothing lost and nothing mixed."""
+"""`holdfast evaluate` as a person meets it: models from anywhere, numbers that add up, nothing lost, nothing mixed."""
 
 import json
 import os
@@ -14,8 +14,8 @@ import psutil
 import pytest
 import torch
 
-from pipelines import records
 from pipelines.cli import FAILURE, MISUSE, OK, main
+from pipelines.evaluation import records
 from tests.pipelines import strangers
 from trainers import models
 from trainers.evaluation.intervals import wilson

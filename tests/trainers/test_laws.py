@@ -32,9 +32,9 @@ from trainers.attacks.fgsm import FGSM
 from trainers.attacks.pgd import PGD
 from trainers.attacks.square import Square
 from trainers.penalties.gradient_norm import GradientNorm
-from trainers.threat import L2, Linf, Threat
+from trainers.threat import L1, L2, Linf, Threat
 
-THREATS: list[Threat] = [Linf(0.1), L2(0.4)]
+THREATS: list[Threat] = [Linf(0.1), L2(0.4), L1(0.45)]
 
 
 def registered(package) -> Iterator[type]:
@@ -65,6 +65,7 @@ def build(kind: type, threat: Threat, **settings):
 
 ATTACKS = [build(kind, t, queries=60, steps=20) for kind in concepts(trainers.attacks) for t in THREATS]
 ATTACKS += [APGD(t, "targeted_dlr", steps=20) for t in THREATS] + [FAB(t, targets=0, restarts=2) for t in THREATS]
+ATTACKS += [APGD(L1(2.0), loss, steps=20, larger_eps=True) for loss in ("ce", "targeted_dlr")]
 ATTACKS += [FGSM(t, random_start=True) for t in THREATS] + [PGD(t, steps=3, restarts=2, keep="last") for t in THREATS]
 OBJECTIVES = [build(kind, t) for kind in concepts(trainers.objectives) for t in THREATS]
 OBJECTIVES += [

@@ -138,7 +138,7 @@ def _share(changed: Tensor, x: Tensor) -> Tensor:
 
 
 def _sparse_step(gradient: Tensor, share: Tensor, length: Tensor) -> Tensor:
-    """The sign of the ``share`` largest entries of each example, and of those as large, scaled to L1 norm ``length``."""
+    """The sign of the ``share`` largest entries of each example and of those as large, scaled to L1 norm ``length``."""
     size = gradient.abs()
     n = size[0].numel()
     rank = ((1 - share) * n).clamp(0, n - 1).long()[:, None]

@@ -1,6 +1,7 @@
 """The examples a model is judged on: one split, nothing of the training set, each image read when it is asked for."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
@@ -21,10 +22,11 @@ _THREADS = 8
 class HeldOut:
     """The test split of ``source``: ``ids``, ``labels``, and the images of any of its positions.
 
-    ``validation``, ``test``, ``split_seed``: as the model was trained with, so that none of its training examples is
-    among them; with ``test=0`` the set's own test split, and training examples are not looked at.  ``input_size``:
-    (C, H, W) to scale and crop to; left out, all images must have one size.  ``transform``: its evaluation transform
-    takes the place of that.  ``limit``: a keyed draw of so many.  ``only``: file names, of which no other is taken.
+    ``validation``, ``test``, ``split_seed``, ``lanes``: as the model was trained with, so that none of its training
+    examples is among them (with lanes it held out whole shards); with ``test=0`` the set's own test split, and training
+    examples are not looked at.  ``input_size``: (C, H, W) to scale and crop to; left out, all images must have one
+    size.  ``transform``: its evaluation transform takes the place of that.  ``limit``: a keyed draw of so many.
+    ``only``: file names, of which no other is taken.
 
     ``on_corrupt``: "error" stops at an image that cannot be decoded; with "skip" it stays among the examples, black,
     and ``corrupt`` holds its id and name, once it was read: whoever judges counts it as wrong.
@@ -43,10 +45,11 @@ class HeldOut:
         limit: int | None = None,
         only: Sequence[str] | None = None,
         on_corrupt: str = "error",
+        lanes: int | None = None,
     ) -> None:
         checks.one_of("data.on_corrupt", on_corrupt, ("error", "skip"))
         self.classes = tuple(source.classes)
-        self._examples, positions = _members(source, validation, test, split_seed)
+        self._examples, positions = _members(source, validation, test, split_seed, lanes is not None)
         self.of = len(positions)
         if only is not None:
             positions = _named(self._examples, positions, only)
@@ -146,9 +149,11 @@ class _Scaled:
         return pil_to_tensor(fitted(image, *self._size))
 
 
-def _members(source: Source, validation: int, test: int, split_seed: int) -> tuple[Examples, Tensor]:
+def _members(
+    source: Source, validation: int, test: int, split_seed: int, whole_shards: bool
+) -> tuple[Examples, Tensor]:
     if test:
-        return roster.opened(source, validation, test, split_seed).members["test"]
+        return roster.opened(source, validation, test, split_seed, whole_shards).members["test"]
     own = source.split("test")
     checks.labels_in_range(own, "test", source.classes)
     return own, torch.arange(len(own))
@@ -157,11 +162,19 @@ def _members(source: Source, validation: int, test: int, split_seed: int) -> tup
 def _named(examples: Examples, positions: Tensor, only: Sequence[str]) -> Tensor:
     """Those whose file is named; a folder before the name is not looked at."""
     wanted = {PurePosixPath(name.strip()).name for name in only if name.strip()}
-    names = {PurePosixPath(examples.name(p)).name: p for p in positions.tolist()}
-    missing = sorted(wanted - set(names))
+    there = defaultdict[str, list[int]](list)
+    for position in positions.tolist():
+        there[PurePosixPath(examples.name(position)).name].append(position)
+    missing = sorted(wanted - set(there))
     if missing:
         raise ValueError(
-            f"data.only names {len(missing)} images that are not there ({', '.join(missing[:3])}): give the list of "
+            f"only names {len(missing)} images that are not there ({', '.join(missing[:3])}): give the list of "
             "this set, and data whose images are files (data=folder)"
         )
-    return torch.tensor(sorted(names[name] for name in wanted))
+    if twice := sorted(name for name in wanted if len(there[name]) > 1):
+        places = ", ".join(examples.name(position) for position in there[twice[0]][:3])
+        raise ValueError(
+            f"only names {twice[0]}, and {len(there[twice[0]])} images are called that ({places}): folders are not "
+            "looked at; give each file a name of its own"
+        )
+    return torch.tensor(sorted(there[name][0] for name in wanted), dtype=torch.int64)

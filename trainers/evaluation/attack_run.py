@@ -59,8 +59,8 @@ class Ended(NamedTuple):
 
 
 class AttackRun:
-    """``attack`` on the examples of ``batches``, all classified rightly, whose ``keys`` are ids; iterate for ``Ended``, or
-    None after steps in which nobody came to an end.
+    """``attack`` on the examples of ``batches``, all classified rightly, whose ``keys`` are ids; iterate for ``Ended``,
+    or None after steps in which nobody came to an end.
 
     ``rows`` can be written down between the two, and a run made with it and the examples not yet begun goes on;
     it is None where an attack has no middle.

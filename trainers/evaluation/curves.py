@@ -45,8 +45,11 @@ def smallest_eps(
     ``[lo, hi]`` is halved ``halvings`` times.  All examples meet the same few values of eps, so each is one batched
     attack.  ``known``: ``(N,)`` eps at which each example is known to be fooled (0: as it is; infinite: unknown).
 
+    Errors: ``ValueError`` for an eps of 0, which no factor makes larger.
     Source: bisection, as in the fixed-budget use of Carlini et al. 2019 (1902.06705), section 4.3.
     """
+    if threat.eps == 0:
+        raise ValueError("threat.eps=0 is nothing to search from: give the eps that robust accuracy is asked for at")
     hi, lo = known.double().clone(), torch.zeros(len(rows), dtype=torch.float64)
     open_ = hi > 0
 

@@ -1,6 +1,6 @@
 """What a model is judged on: examples with ids, any of which can be had at any time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -13,9 +13,12 @@ class Exam(Protocol):
     """``ids``, ``labels``: ``(n,) int64`` on the CPU, the ids unique.  ``corrupt``: the ids of images that could not be
     read, with their names; such an example counts as wrong.  ``trainers.data.held_out.HeldOut`` is one."""
 
-    ids: Tensor
-    labels: Tensor
-    corrupt: dict[int, str]
+    @property
+    def ids(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def corrupt(self) -> dict[int, str]: ...
 
     def batch(self, rows: Tensor, device: str | torch.device = "cpu") -> Batch:
         """The examples at ``rows: (N,) int64``, pixels in [0, 1]."""
@@ -29,7 +32,7 @@ class Given:
     x: Tensor
     labels: Tensor
     ids: Tensor
-    corrupt = dict[int, str]()
+    corrupt: dict[int, str] = field(default_factory=dict)
 
     def batch(self, rows: Tensor, device: str | torch.device = "cpu") -> Batch:
         return Batch(*(part[rows].to(device) for part in (self.x, self.labels, self.ids)))

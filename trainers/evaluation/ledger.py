@@ -53,22 +53,23 @@ class Ledger:
     def add(self, piece: Piece) -> None:
         """Write a piece down.  What is known already is left alone."""
         rows, t = self.rows(piece.ids), piece.chain
-        self._busy[t, rows] = False
+        fresh = self._meets(t, piece.attack, rows)
+        self._busy[t, rows[fresh]] = False
         self._spend(piece)
+        self.finite[rows[fresh]] &= piece.finite[fresh]
         if piece.attack == CLEAN:
-            self.clean[rows], self.right[rows], self.finite[rows] = piece.prediction, ~piece.fooled, piece.finite
-            self.attacked[:, rows] = piece.prediction
+            new, prediction = rows[fresh], piece.prediction[fresh]
+            self.clean[new], self.right[new] = prediction, ~piece.fooled[fresh]
+            self.attacked[:, new] = torch.where(self.fooled_by[:, new] < 0, prediction, self.attacked[:, new])
             self.corrupt.update(piece.corrupt)
             return
         place = self.place(piece)[1]
-        fresh = (self.withstood[t, rows] == place) & (self.fooled_by[t, rows] < 0)
         beaten, held = rows[fresh & piece.fooled], rows[fresh & ~piece.fooled]
         self.fooled_by[t, beaten] = place
         self.attacked[t, beaten] = piece.prediction[fresh & piece.fooled]
         self.distance[t, beaten] = piece.distance[fresh & piece.fooled]
         self.withstood[t, held] = place + 1
-        self.finite[rows] &= piece.finite
-        self.outside[t] += int(piece.outside.sum())
+        self.outside[t] += int(piece.outside[fresh].sum())
 
     def take(self, size: int, workers: int = 1) -> Item | None:
         """Up to ``size`` examples that wait for the same attack, the earliest there is; None if nothing waits.
@@ -90,19 +91,15 @@ class Ledger:
 
     def waiting(self, item: Item) -> bool:
         """Whether any of its examples still wait for its attack."""
-        if item.attack == CLEAN:
-            return bool((self.clean[item.rows] < 0).any())
-        place = self.chains[item.chain].index(item.attack)
-        standing = self.right[item.rows] & (self.fooled_by[item.chain, item.rows] < 0)
-        return bool((standing & (self.withstood[item.chain, item.rows] == place)).any())
+        return bool(self._meets(item.chain, item.attack, item.rows).any())
 
     def reserve(self, item: Item) -> None:
-        """It is being worked on: its examples go out with no other until their piece comes."""
-        self._busy[item.chain, item.rows] = True
+        """It is being worked on: those of its examples that wait for it go out with no other until their piece."""
+        self._busy[item.chain, item.rows[self._meets(item.chain, item.attack, item.rows)]] = True
 
     def give_back(self, item: Item) -> None:
         """Its worker is gone: let another have it."""
-        self._busy[item.chain, item.rows] = False
+        self._busy[item.chain, item.rows[self._meets(item.chain, item.attack, item.rows)]] = False
 
     def unfinished(self) -> list[tuple[int, str, int]]:
         """``(chain, attack, examples that have yet to meet it now)`` of every attack that some wait for or are at."""
@@ -135,6 +132,13 @@ class Ledger:
             "" if stands else CLEAN if k < 0 else names[k]
             for stands, k in zip(robust, self.fooled_by[chain].tolist(), strict=True)
         ]
+
+    def _meets(self, chain: int, attack: str, rows: Tensor) -> Tensor:
+        """Which of ``rows`` have ``attack`` before them next, as far as is known."""
+        if attack == CLEAN:
+            return self.clean[rows] < 0
+        through = self.withstood[chain, rows] == self.chains[chain].index(attack)
+        return through & (self.fooled_by[chain, rows] < 0) & (self.right[rows] | (self.clean[rows] < 0))
 
     def _stages(self) -> list[tuple[int, str, Tensor, int]]:
         """``(chain, attack, who waits for it, how many wait or are at it)``, in order."""

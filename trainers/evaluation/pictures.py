@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 from trainers import losses
 from trainers.evaluation.attack_run import AttackRun, Effort
+from trainers.evaluation.meter import Meter
 from trainers.modes import frozen, input_gradient, mode, outside_inference
 from trainers.types import Attack, Batch
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Of one model and the examples ``ids``, ``(N, ...)`` on the CPU: ``prediction`` of the images; ``gradient``, that of
-    the cross-entropy in the pixels; ``adversarial`` and its ``adversarial_prediction`` and ``distance`` where
+    """Of one model and the examples ``ids``, ``(N, ...)`` on the CPU: ``prediction`` of the images; ``gradient``, that
+    of the cross-entropy in the pixels; ``adversarial`` and its ``adversarial_prediction`` and ``distance`` where
     ``fooled``, else the image itself."""
 
     ids: Tensor
@@ -28,7 +29,8 @@ class Seen:
 
 
 def look(attack: Attack, model: nn.Module, batch: Batch, classes: int, effort: Effort) -> Seen:
-    """``batch`` as ``model`` sees it, and as ``attack`` changes it."""
+    """``batch`` as ``model`` sees it, and as ``attack`` changes it; where it cuts the graph the gradient is zero."""
+    model = model if isinstance(model, Meter) else Meter(model, sizes=())
     with mode(model, train=False), frozen(model):
         gradient, _, logits = input_gradient(
             model, batch.x, partial(losses.cross_entropy, y=outside_inference(batch.y))
@@ -50,7 +52,6 @@ def look(attack: Attack, model: nn.Module, batch: Batch, classes: int, effort: E
 def telling(right: Tensor, fooled: Tensor, labels: Tensor, count: int) -> Tensor:
     """Rows to show: one of each class as far as they go, first those that were right and fooled, then the others."""
     order = torch.where(right & fooled, 0, torch.where(right, 1, 2))
-    chosen: list[int] = []
     by_preference = order.argsort(stable=True).tolist()
     seen = dict[int, int]()
     for row in by_preference:

@@ -10,6 +10,7 @@ from trainers.evaluation.attack_run import Effort
 from trainers.evaluation.exam import Exam
 from trainers.evaluation.ledger import Ledger
 from trainers.evaluation.meter import Meter
+from trainers.evaluation.piece import CLEAN
 from trainers.evaluation.task import Task
 
 
@@ -32,7 +33,8 @@ class Verdicts:
 
     @property
     def clean_accuracy(self) -> float:
-        return float((self.clean == self.y).double().mean())
+        """Of an image that could not be read, or whose logits are not numbers, the prediction means nothing."""
+        return (len(self.by) - self.by.count(CLEAN)) / len(self.by)
 
     @property
     def robust_accuracy(self) -> float:

@@ -37,7 +37,29 @@ def test_it_is_the_smallest_move_that_reaches_the_plane(norm, size):
     torch.testing.assert_close(reached[possible], needed[possible], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_in_l1_it_is_the_cheapest_move_that_reaches_the_plane():
+    """No coordinate moves before all those of more weight have used up their room, and only one moves in part."""
+    x, w = torch.rand(50, 40).double(), torch.randn(50, 40).double()
+    x[:20] = (x[:20] * 3 - 1).clamp(0, 1)
+    w[::3, ::4] = 0
+    for size in (0.01, 0.5, 5.0, 1e3):
+        needed = size * torch.randn(50).double()
+        d = nearest_on_plane("L1", x, w, needed)
+        assert ((x + d >= -1e-12) & (x + d <= 1 + 1e-12)).all()
+        up = (w > 0) == (needed > 0)[:, None]
+        room = torch.where(up, 1 - x, x) * (w != 0)
+        possible = (w.abs() * room).sum(1) >= needed.abs()
+        torch.testing.assert_close((w * d).sum(1)[possible], needed[possible], rtol=1e-9, atol=1e-12)
+        assert torch.equal(d.abs()[~possible], room[~possible])
+        share = (d.abs() / room.clamp_min(1e-300)).gather(1, w.abs().argsort(dim=1, descending=True))
+        usable = (room > 0).gather(1, w.abs().argsort(dim=1, descending=True))
+        for row, used in zip(share, usable, strict=True):
+            row = row[used]
+            assert (row[:-1] >= row[1:]).all()
+            assert ((row > 1e-12) & (row < 1 - 1e-9)).sum() <= 1
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_no_move_where_none_is_needed_and_none_where_nothing_helps(norm):
     x, w = torch.rand(3, 8), torch.randn(3, 8)
     assert not nearest_on_plane(norm, x, w, torch.zeros(3)).any()

@@ -11,12 +11,12 @@ from trainers.attacks.fab import FAB
 from trainers.attacks.search import Rows, Search, Walk
 from trainers.attacks.square import Square
 from trainers.modes import frozen
-from trainers.threat import L2, Linf
+from trainers.threat import L1, L2, Linf
 from trainers.types import Batch
 
 SEARCHES = [
     search
-    for threat in (Linf(0.05), L2(0.7))
+    for threat in (Linf(0.05), L2(0.7), L1(5.0))
     for search in (
         APGD(threat, steps=30, restarts=2),
         APGD(threat, "targeted_dlr", steps=20, targets=3),
@@ -24,6 +24,10 @@ SEARCHES = [
         FAB(threat, steps=8, targets=0, restarts=2),
         Square(threat, queries=40),
     )
+]
+SEARCHES += [
+    APGD(L1(5.0), steps=20, restarts=2, larger_eps=True),
+    APGD(L1(5.0), "targeted_dlr", steps=10, targets=3, larger_eps=True),
 ]
 each_search = pytest.mark.parametrize("search", SEARCHES, ids=repr)
 

@@ -13,7 +13,7 @@ from trainers import losses, noise
 from trainers.attacks.cascade import stream
 from trainers.attacks.search import misclassified
 from trainers.evaluation.doubts.doubt import Tally
-from trainers.modes import input_gradient
+from trainers.modes import connected, input_gradient
 from trainers.threat import Threat
 from trainers.types import Loss
 
@@ -53,7 +53,7 @@ class Case:
         return logits
 
     def streams(self, name: str) -> Tensor:
-        """``(N,)`` keys for the random numbers of the check ``name``: others than the evaluation's attacks drew from."""
+        """``(N,)`` keys to draw from in the check ``name``: not those that the evaluation's attacks drew from."""
         return stream(noise.stream(self.keys, self.seed), f"doubt: {name}")
 
     def gradient(self, loss: Loss) -> Tensor:
@@ -87,7 +87,7 @@ class Case:
 
     @cached_property
     def resolution(self) -> float:
-        """The coarsest machine epsilon of what a forward computes: 2^-23 in float32, 2^-7 where some of it is bfloat16."""
+        """The coarsest machine epsilon of what a forward computes: 2^-23 in float32, 2^-7 where some is bfloat16."""
         with _Types() as types:
             self.forward(self.x[:1])
         return max([torch.finfo(self.x.dtype).eps, *(torch.finfo(t).eps for t in types.seen)])
@@ -125,7 +125,4 @@ class Connected(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x)
-        if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
-            logits = logits + 0 * x.flatten(1).sum(1, keepdim=True).to(logits.dtype)
-        return logits
+        return connected(self.model(x), x)

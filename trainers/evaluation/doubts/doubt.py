@@ -21,9 +21,9 @@ class Doubt:
 class Tally:
     """What the evaluation of one threat counted, in examples.
 
-    ``fooled``: by each attack, those it was the first to fool, in the order the attacks were tried.  ``outside``: points
-    an attack claimed that were outside threat or cube.  ``non_finite``: examples whose logits, clean or attacked, were
-    not finite.
+    ``fooled``: by each attack, those it was the first to fool, in the order the attacks were tried.  ``outside``:
+    points an attack claimed that were outside threat or cube.  ``non_finite``: examples whose logits, clean or
+    attacked, were not finite.
 
     Errors: ``ValueError`` for counts that do not fit into ``n``.
     """
@@ -38,8 +38,8 @@ class Tally:
         fooled = sum(self.fooled.values())
         if min(self.outside, self.non_finite, *self.fooled.values(), 0) < 0 or not fooled <= self.clean_right <= self.n:
             raise ValueError(
-                f"{fooled} fooled of {self.clean_right} classified rightly of n={self.n} is no tally: attacks fool only "
-                "examples that were right, each once"
+                f"{fooled} fooled of {self.clean_right} classified rightly of n={self.n} is no tally: attacks fool "
+                "only examples that were right, each once"
             )
 
 

@@ -26,8 +26,8 @@ def harder(threat: Threat, classes: int) -> tuple[Attack, ...]:
 
 
 def look(case: Case, effort: Sequence[Attack] | None = None) -> Doubt | None:
-    """Of the examples that withstood the evaluation, ``effort`` fools more than 1 %, shown with 95 % confidence and by 3
-    examples or more."""
+    """Of the examples that withstood the evaluation, ``effort`` fools more than 1 %, shown with 95 % confidence and by
+    3 examples or more."""
     left = torch.arange(len(case.y), device=case.y.device)[case.robust & case.right]
     n = len(left)
     attacks = harder(case.threat, case.classes) if effort is None else effort

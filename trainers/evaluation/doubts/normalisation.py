@@ -26,8 +26,9 @@ STATISTICS = {
 
 
 def look(case: Case) -> Doubt | None:
-    """One of two.  Other inputs are classified better than the images, by 5 points or more with 99.9 % confidence (paired); or the
-    evaluation's clean accuracy is below the ``stated`` one, which is above its 99.9 % Wilson interval."""
+    """One of two.  Other inputs are classified better than the images, by 5 points or more with 99.9 % confidence
+    (paired); or the evaluation's clean accuracy is below the ``stated`` one, which is above its 99.9 % Wilson interval.
+    """
     tally = case.tally
     low, high = wilson(tally.clean_right, tally.n, CONFIDENCE)
     short = case.stated is not None and case.stated > high
@@ -59,7 +60,7 @@ def _better(case: Case) -> Evidence | None:
     for name, x in _inputs(case):
         try:
             now = ~misclassified(case.forward(x), case.y)
-        except Exception:  # noqa: S112 - a model may refuse what is not in [0, 1], in any way it likes
+        except Exception:  # a model may refuse what is not in [0, 1], in any way it likes
             continue
         gained, lost = int((now & ~right).sum()), int((right & ~now).sum())
         clear = paired_difference(gained, lost, n, CONFIDENCE)[0] > GAIN

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from trainers import losses
@@ -36,9 +35,9 @@ def look(case: Case) -> Doubt | None:
         return None
     return Doubt(
         NAME,
-        f"With every pixel free to take any value a gradient attack leaves {len(left)} of {n} images standing, where it "
-        "must leave none: its gradients do not lead to the adversarial examples, and the robust accuracy is an upper "
-        "bound. Find what masks them before believing it.",
+        f"With every pixel free to take any value a gradient attack leaves {len(left)} of {n} images standing, where "
+        "it must leave none: its gradients do not lead to the adversarial examples, and the robust accuracy is an "
+        "upper bound. Find what masks them before believing it.",
         {"images": n, "left_standing": len(left), "accuracy": len(left) / n, "attack": _named()},
     )
 

@@ -1,7 +1,7 @@
 """Look at a model in any way, and leave it as it was found."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def drawing(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's generators start from ``seed`` inside, for models that draw random numbers; afterwards they are as before."""
+    """torch's generators start from ``seed`` inside, for models that draw random numbers; they are put back after."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
@@ -44,9 +44,8 @@ def drawing(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """What ``torch.compile`` made runs as it was written: compiling calls autograd, and new batch sizes compile again."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+    """What ``torch.compile`` made runs as it was written: compiling calls autograd, and again for new batch sizes."""
+    with torch.compiler.set_stance("force_eager"):
         yield
 
 

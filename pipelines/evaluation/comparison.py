@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.joining import Joined, said
-from pipelines.radius import written
-from pipelines.records import WITHSTOOD, WRONG, Records
+from pipelines.evaluation.joining import Joined, said
+from pipelines.evaluation.radius import written
+from pipelines.evaluation.records import WITHSTOOD, WRONG, Records
 from trainers.evaluation.paired import Paired, paired
 
 SHOWN = 5

@@ -4,23 +4,28 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from pipelines.errors import Failure, Lost, first_line
-from pipelines.evaluator import Evaluator, Order
+from pipelines.evaluation.evaluator import Evaluator, Order
 from trainers.evaluation.ledger import Item
 from trainers.evaluation.piece import Piece
 
 LOSSES = 3
 """Actors that may be lost one after the other before the evaluation gives up."""
 
+BEAT = 5.0
+"""Seconds after which a wait for an actor is looked up from."""
+
 Question = Callable[[Evaluator], Any]
+Take = Callable[[], Item | None]
+Finished = Iterator[tuple[Item, Piece]]
 
 
 class Crew(Protocol):
     workers: int
     device: str
 
-    def work(self, take: Callable[[], Item | None], give_back: Callable[[Item], None]) -> Iterator[tuple[Item, Piece]]:
+    def work(self, take: Take, give_back: Callable[[Item], None], beat: Callable[[], None]) -> Finished:
         """Items from ``take`` as they are finished, in any order, until it has none and none is on its way.  An item
-        whose worker was lost goes through ``give_back``."""
+        whose worker was lost goes through ``give_back``.  ``beat`` is called every few seconds, or oftener."""
         ...
 
     def ask(self, questions: Sequence[Question]) -> list[Any]:
@@ -35,12 +40,12 @@ class Here:
 
     workers = 1
 
-    def __init__(self, order: Order, device: str, pulse: Callable[[], None] | None = None) -> None:
-        self.device, self._evaluator, self._pulse = device, Evaluator(order, device), pulse
+    def __init__(self, order: Order, device: str) -> None:
+        self.device, self._evaluator = device, Evaluator(order, device)
 
-    def work(self, take: Callable[[], Item | None], give_back: Callable[[Item], None]) -> Iterator[tuple[Item, Piece]]:
+    def work(self, take: Take, give_back: Callable[[Item], None], beat: Callable[[], None]) -> Finished:
         while item := take():
-            yield item, Piece.of_plain(self._evaluator.work(item, self._pulse))
+            yield item, Piece.of_plain(self._evaluator.work(item, beat))
 
     def ask(self, questions: Sequence[Question]) -> list[Any]:
         return [self._evaluator.ask(question) for question in questions]
@@ -64,7 +69,7 @@ class Actors:
     def _actor(self) -> Any:
         return self._made.remote(self._order, self.device)
 
-    def work(self, take: Callable[[], Item | None], give_back: Callable[[Item], None]) -> Iterator[tuple[Item, Piece]]:
+    def work(self, take: Take, give_back: Callable[[Item], None], beat: Callable[[], None]) -> Finished:
         import ray
         from ray.exceptions import RayActorError, RaySystemError
 
@@ -75,7 +80,11 @@ class Actors:
                 busy[self._actors[number].work.remote(item)] = (number, item)
             if not busy:
                 return
-            (ready,), _ = ray.wait(list(busy), num_returns=1)
+            done, _ = ray.wait(list(busy), num_returns=1, timeout=BEAT)
+            beat()
+            if not done:
+                continue
+            ready = done[0]
             number, item = busy.pop(ready)
             try:
                 piece = Piece.of_plain(_answer(ready))

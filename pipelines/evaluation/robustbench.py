@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.build import nearest
 from pipelines.errors import Misuse
-from pipelines.radius import written
+from pipelines.evaluation.radius import written
 
 NAME = "model_info.json"
 NORMS = ("Linf", "L2")

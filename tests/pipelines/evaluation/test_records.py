@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import records
 from pipelines.errors import Misuse
-from pipelines.records import KEY, SCHEMA, Writer, about, read
+from pipelines.evaluation import records
+from pipelines.evaluation.records import KEY, SCHEMA, Writer, about, read
 
 EVALUATION = {
     "name": "digits-1-3f2a9c0d11",

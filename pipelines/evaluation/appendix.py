@@ -3,26 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pipelines import findings
-from pipelines.crew import Crew
-from pipelines.evaluator import Evaluator
-from pipelines.journal import Journal
+from pipelines.evaluation import findings
+from pipelines.evaluation.crew import Crew
+from pipelines.evaluation.evaluator import Evaluator
+from pipelines.evaluation.journal import Journal
+from pipelines.evaluation.prepare import Evaluation
 from trainers.attacks.apgd import APGD
 from trainers.evaluation import doubts
 from trainers.evaluation.curves import shown_up_to, smallest_eps
 from trainers.evaluation.intervals import wilson
 from trainers.evaluation.ledger import Ledger
+from trainers.evaluation.meter import Meter
 from trainers.evaluation.pictures import Seen, look, telling
 from trainers.threat import Threat
 from trainers.types import Attack
-
-if TYPE_CHECKING:
-    from pipelines.evaluate import Evaluation
 
 LOOKED_AT = 64
 """Examples that doubts are looked for on."""
@@ -40,7 +39,7 @@ class Appendix:
     pictures: list[dict[str, Any]]
 
 
-def appendix(evaluation: "Evaluation", ledger: Ledger, journal: Journal, crew: Crew) -> Appendix:
+def appendix(evaluation: Evaluation, ledger: Ledger, journal: Journal, crew: Crew) -> Appendix:
     config = evaluation.config
     found = journal.once("doubts", lambda: _doubts(evaluation, ledger, crew)) if config["doubts"] else []
     curves = _curves(evaluation, ledger, journal, crew) if config["curve"]["draw"] else []
@@ -77,7 +76,7 @@ class _Examine:
         return [asdict(doubt) for doubt in found]
 
 
-def _doubts(evaluation: "Evaluation", ledger: Ledger, crew: Crew) -> list[dict[str, Any]]:
+def _doubts(evaluation: Evaluation, ledger: Ledger, crew: Crew) -> list[dict[str, Any]]:
     """Of the largest eps of each norm; a doubt that several raise is told once."""
     largest = {chain.threat.norm: number for number, chain in enumerate(evaluation.chains)}
     rows = torch.arange(len(ledger.ids))[:: max(1, len(ledger.ids) // LOOKED_AT)][:LOOKED_AT]
@@ -120,7 +119,7 @@ class _Smallest:
         return APGD(threat, steps=self.steps)
 
 
-def _curves(evaluation: "Evaluation", ledger: Ledger, journal: Journal, crew: Crew) -> list[dict[str, Any]]:
+def _curves(evaluation: Evaluation, ledger: Ledger, journal: Journal, crew: Crew) -> list[dict[str, Any]]:
     curve, size = evaluation.config["curve"], evaluation.config["batch_size"]
     found = []
     for norm in dict.fromkeys(chain.threat.norm for chain in evaluation.chains):
@@ -176,11 +175,11 @@ class _Look:
 
     def __call__(self, evaluator: Evaluator) -> Seen:
         order, device = evaluator.order, evaluator.device
-        model = evaluator.given if self.model is None else self.model.to(device)
+        model = evaluator.model if self.model is None else Meter(self.model.to(device), sizes=())
         return look(self.attack, model, order.exam.batch(self.rows, device), order.classes, order.effort)
 
 
-def _pictures(evaluation: "Evaluation", ledger: Ledger, crew: Crew) -> list[dict[str, Any]]:
+def _pictures(evaluation: Evaluation, ledger: Ledger, crew: Crew) -> list[dict[str, Any]]:
     """The examples at the first threat, the model beside the other where there is one."""
     exam, chain = evaluation.exam, evaluation.chains[0]
     rows = telling(ledger.right, ledger.fooled_by[0] >= 0, exam.labels, evaluation.config["report"]["pictures"])

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.errors import Misuse
-from pipelines.radius import written
-from pipelines.records import Records
+from pipelines.evaluation.radius import written
+from pipelines.evaluation.records import Records
 
 Threat = tuple[str, float]
 

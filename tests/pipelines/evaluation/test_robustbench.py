@@ -9,8 +9,8 @@ from PIL import Image
 from pipelines import build, parts
 from pipelines.compose import choices, compose, describe
 from pipelines.errors import Misuse
-from pipelines.radius import written
-from pipelines.robustbench import SUBMISSION, model_info, write
+from pipelines.evaluation.radius import written
+from pipelines.evaluation.robustbench import SUBMISSION, model_info, write
 from trainers.threat import create
 
 SUITES = sorted(choices("suite"))

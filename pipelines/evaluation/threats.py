@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.build import nearest
 from pipelines.errors import Misuse
-from pipelines.radius import written
+from pipelines.evaluation.radius import written
 from trainers import threat as norms
 from trainers.threat import Threat
 
@@ -57,7 +57,7 @@ def _check(norm: str, every: Sequence[Any]) -> None:
 
 
 def _shown(every: Sequence[float]) -> str:
-    return f"[{','.join(f'{eps:.6g}' for eps in every)}]"
+    return f"[{','.join(f'{written(eps)}' for eps in every)}]"
 
 
 def _of_levels(eps: float) -> float:

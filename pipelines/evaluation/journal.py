@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.errors import Misuse, first_line
-from pipelines.evaluator import item_of, key
+from pipelines.evaluation.evaluator import item_of, key
 from pipelines.redact import redact_text
 from trainers.evaluation.ledger import Item, Ledger
 from trainers.evaluation.piece import Piece

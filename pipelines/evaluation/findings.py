@@ -94,7 +94,7 @@ def tally(ledger: Ledger, number: int, chain: Chain) -> Tally:
 
 
 def records(ledger: Ledger, chains: Sequence[Chain], exam: HeldOut) -> Iterator[dict[str, Any]]:
-    """A row an example and threat, in the columns of ``pipelines.records``."""
+    """A row an example and threat, in the columns of ``pipelines.evaluation.records``."""
     for number, chain in enumerate(chains):
         by, whole = ledger.by(number, chain.length), ledger.by(number)
         for row, (i, label) in enumerate(zip(exam.ids.tolist(), exam.labels.tolist(), strict=True)):
@@ -138,7 +138,7 @@ def about_data(config: Mapping[str, Any], exam: HeldOut, ledger: Ledger) -> dict
         "of": exam.of,
         "classes": list(exam.classes),
         "input_size": list(exam.input_size),
-        "corrupt": {name: 1 for name in ledger.corrupt.values()},
+        "corrupt": dict.fromkeys(ledger.corrupt.values(), 1),
     }
 
 
