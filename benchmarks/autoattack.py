@@ -10,7 +10,9 @@
 ``seconds_over_reference_fast``: our fast mode (each example its own random numbers) over theirs.
 ``flags_differing_in_reference_mode``: examples whose verdict is another one, of all networks.
 ``robust_accuracy_difference_fast``: fast minus theirs over the same examples of all networks, with its 95 % interval.
-``fast_flags_differing_between_batches``: verdicts that another batch size changes in fast mode, in float32.
+``fast_flags_differing_between_batches``: verdicts of the first network that another batch size changes in fast mode,
+in float32.
+``robust_accuracy_reference``: of the networks, by the authors' code.
 
 Theirs is the package ``pyautoattack``, whose attacks are the authors' files.
 """
@@ -18,8 +20,11 @@ Theirs is the package ``pyautoattack``, whose attacks are the authors' files.
 import hashlib
 import sys
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -31,12 +36,12 @@ from benchmarks.report import Rows, parser
 from trainers import optimizers
 from trainers.attacks.cascade import Cascade, autoattack
 from trainers.attacks.pgd import PGD
-from trainers.attacks.square import Square
 from trainers.data.augment import Augment
 from trainers.data.digits import Digits
 from trainers.data.parquet import Parquet
 from trainers.data.resident import Resident
 from trainers.evaluation.attack_run import Effort
+from trainers.evaluation.exam import Given
 from trainers.evaluation.intervals import paired_difference
 from trainers.evaluation.prepared import prepared
 from trainers.evaluation.robustness import evaluate
@@ -46,9 +51,8 @@ from trainers.objectives.adversarial_training import AdversarialTraining
 from trainers.optimizers import Cosine
 from trainers.state import State
 from trainers.threat import Linf, Threat
-from trainers.types import Batch
 
-SEED, BATCH = 0, 32
+SEED, BATCH, OTHER_BATCH = 0, 32, 7
 
 
 def data(path: str | None, training: int) -> Resident:
@@ -87,14 +91,29 @@ def small(images: Resident) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, len(images.classes)))
 
 
-def theirs(net: nn.Module, x: Tensor, y: Tensor, cascade: Cascade, classes: int, queries: int) -> Tensor:
+@dataclass(frozen=True)
+class Budget:
+    """AutoAttack standard, in all arms; anything but its authors' ``steps`` (of APGD and FAB) and ``queries`` (of
+    Square) is for trying the script."""
+
+    threat: Threat
+    steps: int = 100
+    queries: int = 5000
+
+    def cascade(self, classes: int) -> Cascade:
+        members: list[Any] = list(autoattack(self.threat, "standard", classes).members)
+        amounts = [{"queries": self.queries} if m.name == "square" else {"steps": self.steps} for m in members]
+        return Cascade([replace(m, **amount) for m, amount in zip(members, amounts, strict=True)])
+
+
+def theirs(net: nn.Module, x: Tensor, y: Tensor, classes: int, budget: Budget) -> Tensor:
     """Robust flags by the authors' code."""
     from pyautoattack import AutoAttack
 
-    threat = cascade.threat
-    attack = AutoAttack(net, norm=threat.norm, eps=threat.eps, seed=SEED, device=x.device)
+    attack = AutoAttack(net, norm=budget.threat.norm, eps=budget.threat.eps, seed=SEED, device=x.device)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
-    attack.square.n_queries = queries
+    attack.apgd.n_iter = attack.apgd_targeted.n_iter = attack.fab.n_iter = budget.steps
+    attack.square.n_queries = budget.queries
     x_adv, _ = attack.run_standard_evaluation(x, y, batch_size=BATCH)
     with torch.no_grad():
         return (net(x_adv).argmax(1) == y).cpu()
@@ -102,88 +121,114 @@ def theirs(net: nn.Module, x: Tensor, y: Tensor, cascade: Cascade, classes: int,
 
 def reference(net: nn.Module, x: Tensor, y: Tensor, cascade: Cascade, classes: int) -> Tensor:
     """The same by ours, in their order and with their random numbers."""
-    model = prepared(net, x[:8])
-    whole = [Batch(x, y, torch.arange(len(x), device=x.device))]
-    return evaluate(cascade, model, lambda: whole, classes, Effort(SEED, BATCH, reference=True)).robust
+    return ours(net, x, y, cascade, classes, Effort(SEED, BATCH, reference=True))
 
 
 def fast(net: nn.Module, x: Tensor, y: Tensor, cascade: Cascade, classes: int, batch_size: int = BATCH) -> Tensor:
     """Each example with its own random numbers, whatever the batch."""
-    whole = [Batch(x, y, torch.arange(len(x), device=x.device))]
-    effort = Effort(SEED, batch_size, every=1 if x.device.type == "cpu" else 5)
-    return evaluate(cascade, prepared(net, x[:8]), lambda: whole, classes, effort).robust
+    return ours(net, x, y, cascade, classes, Effort(SEED, batch_size, every=1 if x.device.type == "cpu" else 5))
 
 
-def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--data", help="CIFAR-10 in Parquet; left out: the embedded digits")
-    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options.add_argument("--nets", type=int, help="networks (3)")
-    options.add_argument(
-        "--n", type=int, help="images a network (128; quick: 64 of the first network, 24 of the others)"
-    )
-    options.add_argument("--epochs", type=int, help="of training (10; quick: 6)")
-    options.add_argument("--queries", type=int, default=5000, help="of Square, in all arms (5000)")
-    options.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "holdfast" / "benchmarks")
-    given = options.parse_args()
-    device, nets = torch.device(given.device), given.nets or 3
-    counts = [given.n or (64 if given.quick else 128)] + [given.n or (24 if given.quick else 128)] * (nets - 1)
-    threat = Linf(4 / 255) if given.data else Linf(0.1)
-    images = data(given.data, 10000 if given.quick else 30000)
-    classes = len(images.classes)
-    cascade = autoattack(threat, "standard", classes)
-    cascade = Cascade([Square(threat, given.queries) if m.name == "square" else m for m in cascade.members])
-    title = f"AutoAttack, {'CIFAR-10' if given.data else 'digits'}, {threat.norm} {threat.eps:.4g}, batches of {BATCH}"
-    rows = Rows(title)
+def ours(net: nn.Module, x: Tensor, y: Tensor, cascade: Cascade, classes: int, effort: Effort) -> Tensor:
+    exam = Given(x, y.cpu(), torch.arange(len(x)))
+    return evaluate(cascade, prepared(net, x[:8]), exam, classes, effort).robust
 
-    seconds: dict[str, list[float]] = {"theirs": [], "reference": [], "fast": []}
-    differing = other_batch = gained = lost = n = 0
-    robust = []
-    for seed, count in enumerate(counts):
-        net = network(images, threat, seed, given.epochs or (6 if given.quick else 10), given.cache, device)
-        held = list(images.held_out("test", device=device, limit=count))
-        x, y = torch.cat([b.x for b in held]).contiguous(), torch.cat([b.y for b in held])
-        flags = {}
-        for arm, run in {
-            "theirs": lambda net=net, x=x, y=y: theirs(net, x, y, cascade, classes, given.queries),
-            "reference": lambda net=net, x=x, y=y: reference(net, x, y, cascade, classes),
-            "fast": lambda net=net, x=x, y=y: fast(net, x, y, cascade, classes),
-        }.items():
-            began = time.perf_counter()
-            flags[arm] = run()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds[arm].append(time.perf_counter() - began)
-        print(
-            f"network {seed}: "
-            + ", ".join(
-                f"{arm} {float(f.double().mean()):.3f} in {seconds[arm][-1]:.1f} s" for arm, f in flags.items()
-            ),
-            flush=True,
-        )
-        if seed == 0:
-            other_batch = int((fast(net, x, y, cascade, classes, 7) != flags["fast"]).sum())
-        differing += int((flags["reference"] != flags["theirs"]).sum())
-        gained += int((flags["fast"] & ~flags["theirs"]).sum())
-        lost += int((~flags["fast"] & flags["theirs"]).sum())
-        n += count
-        robust.append(float(flags["theirs"].double().mean()))
+
+@dataclass(frozen=True)
+class Turn:
+    """One network: the robust flags of each arm, and its seconds; ``other_batch``: those of fast mode in batches of 7,
+    of the first network only."""
+
+    flags: dict[str, Tensor]
+    seconds: dict[str, float]
+    other_batch: Tensor | None
+
+    @property
+    def n(self) -> int:
+        return len(self.flags["theirs"])
+
+    def only(self, one: str, other: str) -> int:
+        """Examples that are robust by ``one`` and not by ``other``."""
+        return int((self.flags[one] & ~self.flags[other]).sum())
+
+    def __str__(self) -> str:
+        arms = (f"{arm} {share(flags):.3f} in {self.seconds[arm]:.1f} s" for arm, flags in self.flags.items())
+        return ", ".join(arms)
+
+
+def share(flags: Tensor) -> float:
+    return float(flags.double().mean())
+
+
+def turn(net: nn.Module, x: Tensor, y: Tensor, classes: int, budget: Budget, other_batch: bool) -> Turn:
+    cascade = budget.cascade(classes)
+    arms: dict[str, Callable[[], Tensor]] = {
+        "theirs": lambda: theirs(net, x, y, classes, budget),
+        "reference": lambda: reference(net, x, y, cascade, classes),
+        "fast": lambda: fast(net, x, y, cascade, classes),
+    }
+    flags, seconds = {}, {}
+    for arm, run in arms.items():
+        began = time.perf_counter()
+        flags[arm] = run()
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        seconds[arm] = time.perf_counter() - began
+    return Turn(flags, seconds, fast(net, x, y, cascade, classes, OTHER_BATCH) if other_batch else None)
+
+
+def add(rows: Rows, turns: Sequence[Turn]) -> None:
+    first, n = turns[0], sum(one.n for one in turns)
     for row, arm, goal in (("same_flags", "reference", "<= 0.75"), ("fast", "fast", "<= 0.6")):
-        ratios = [ours / other for ours, other in zip(seconds[arm], seconds["theirs"], strict=True)]
-        rows.add(
-            f"seconds_over_reference_{row}", ratios, goal=goal, note=f"{seconds[arm][0]:.0f} s for {counts[0]} images"
-        )
+        ratios = [one.seconds[arm] / one.seconds["theirs"] for one in turns]
+        note = f"{first.seconds[arm]:.0f} s for {first.n} images"
+        rows.add(f"seconds_over_reference_{row}", ratios, goal=goal, note=note)
+    differing = sum(one.only("reference", "theirs") + one.only("theirs", "reference") for one in turns)
     rows.add("flags_differing_in_reference_mode", value=differing, n=n, goal="0")
+    gained, lost = (sum(one.only(*pair) for one in turns) for pair in (("fast", "theirs"), ("theirs", "fast")))
     rows.add(
         "robust_accuracy_difference_fast",
         value=(gained - lost) / n,
         n=n,
         interval=paired_difference(gained, lost, n),
         goal="interval inside 0.02",
-        note=f"{nets} networks, {gained + lost} verdicts differ",
+        note=f"{len(turns)} networks, {gained + lost} verdicts differ",
     )
-    rows.add("fast_flags_differing_between_batches", value=other_batch, n=counts[0], goal="0", note="32 against 7")
-    rows.add("robust_accuracy_reference", robust, note="of the networks")
+    if first.other_batch is not None:
+        differing = int((first.other_batch != first.flags["fast"]).sum())
+        note = f"{BATCH} against {OTHER_BATCH}"
+        rows.add("fast_flags_differing_between_batches", value=differing, n=first.n, goal="0", note=note)
+    rows.add("robust_accuracy_reference", [share(one.flags["theirs"]) for one in turns], note="of the networks")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser(__doc__, quick="under 10 minutes on 2 cores, with fewer images")
+    options.add_argument("--data", help="CIFAR-10 in Parquet; left out: the embedded digits")
+    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options.add_argument("--nets", type=int, default=3, help="networks (3)")
+    options.add_argument(
+        "--n", type=int, help="images a network (128; quick: 64 of the first network, 24 of the others)"
+    )
+    options.add_argument("--epochs", type=int, help="of training (10; quick: 6)")
+    options.add_argument("--steps", type=int, default=Budget.steps, help="fewer only to try the script")
+    options.add_argument("--queries", type=int, default=Budget.queries, help="fewer only to try the script")
+    options.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "holdfast" / "benchmarks")
+    given = options.parse_args(arguments)
+    device, epochs = torch.device(given.device), given.epochs or (6 if given.quick else 10)
+    counts = [given.n or (64 if given.quick else 128)] + [given.n or (24 if given.quick else 128)] * (given.nets - 1)
+    threat = Linf(4 / 255) if given.data else Linf(0.1)
+    images = data(given.data, 10000 if given.quick else 30000)
+    classes = len(images.classes)
+    budget = Budget(threat, given.steps, given.queries)
+    title = f"AutoAttack, {'CIFAR-10' if given.data else 'digits'}, {threat.norm} {threat.eps:.4g}, batches of {BATCH}"
+    rows, turns = Rows(title), list[Turn]()
+    for seed, count in enumerate(counts):
+        net = network(images, threat, seed, epochs, given.cache, device)
+        held = list(images.held_out("test", device=device, limit=count))
+        x, y = torch.cat([b.x for b in held]).contiguous(), torch.cat([b.y for b in held])
+        turns.append(turn(net, x, y, classes, budget, other_batch=seed == 0))
+        print(f"network {seed}: {turns[-1]}", flush=True)
+    add(rows, turns)
     rows.close(given.json)
 
 

@@ -49,7 +49,7 @@ def evaluate(config: dict[str, Any], console: Console, command: str = "", debug:
     seat = _seat(config, debug)
     for doubt in seat.doubts:
         console.print(f"[yellow]warning[/] {doubt}", soft_wrap=True)
-    for note in evaluation.candidate.notes:
+    for note in evaluation.notes:
         console.print(f"note: {note}", soft_wrap=True)
     ledger = Ledger(evaluation.exam.ids, [chain.names for chain in evaluation.chains], config["reference"])
     journal = Journal(evaluation.place)

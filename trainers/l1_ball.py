@@ -51,11 +51,15 @@ def corrected(point: Tensor, delta: Tensor, x: Tensor, eps: Tensor) -> Tensor:
 
 
 def inside(point: Tensor, x: Tensor, eps: float) -> Tensor:
-    """``point``, drawn towards ``x`` where rounding has left it outside ball or cube: float32 adds up 1e-7 a pixel."""
+    """``point``, drawn towards ``x`` where rounding has left it outside ball or cube: float32 adds up 1e-7 a pixel.
+
+    What lies within rounding of the sphere is drawn inside too, so that whoever adds it up again finds no more than
+    ``eps``.
+    """
     delta = point - x
     length = delta.flatten(1).abs().sum(1).reshape(-1, *[1] * (x.dim() - 1))
     least = eps * (1 - 8 * torch.finfo(x.dtype).eps)
-    return torch.where(length > eps, x + delta * (least / length), point).clamp(0, 1)
+    return torch.where(length > least, x + delta * (least / length), point).clamp(0, 1)
 
 
 def uniform(keys: Tensor, like: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ from trainers.evaluation.pictures import Seen, look, telling
 from trainers.threat import Threat
 from trainers.types import Attack
 
-LOOKED_AT = 64
-"""Examples that doubts are looked for on."""
+LOOKED_AT, AT_LEAST = 64, 16
+"""Examples that doubts are looked for on, all in the model at once: no more than ``batch_size``, if that is enough."""
 POINTS = 41
 """Of a curve."""
 
@@ -79,7 +79,8 @@ class _Examine:
 def _doubts(evaluation: Evaluation, ledger: Ledger, crew: Crew) -> list[dict[str, Any]]:
     """Of the largest eps of each norm; a doubt that several raise is told once."""
     largest = {chain.threat.norm: number for number, chain in enumerate(evaluation.chains)}
-    rows = torch.arange(len(ledger.ids))[:: max(1, len(ledger.ids) // LOOKED_AT)][:LOOKED_AT]
+    count = min(LOOKED_AT, max(evaluation.config["batch_size"], AT_LEAST))
+    rows = torch.arange(len(ledger.ids))[:: max(1, len(ledger.ids) // count)][:count]
     questions = [
         _Examine(
             rows,

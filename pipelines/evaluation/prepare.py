@@ -36,6 +36,15 @@ class Evaluation:
     name: str
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided for the user."""
+        names, classes = self.chains[0].names[: self.chains[0].length], len(self.exam.classes)
+        if classes > 3 or len(names) == 1:
+            return self.candidate.notes
+        few = f"with {classes} classes some losses are not defined: the attack is {', '.join(names)}"
+        return (*self.candidate.notes, few)
+
+    @property
     def place(self) -> str:
         return places.at(self.config["storage"], self.name)
 

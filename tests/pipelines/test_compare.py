@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -243,37 +243,14 @@ def test_what_is_no_evaluation_is_refused(pair, tmp_path):
         compare("gs://bucket/a", str(pair[0]), Console(file=io.StringIO()))
 
 
-@pytest.fixture
-def bucket(monkeypatch) -> Iterator[str]:
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in (
-        ("ACCESS_KEY_ID", "testing"),
-        ("SECRET_ACCESS_KEY", "hunter2-hunter2"),
-        ("REGION", "us-east-1"),
-    ):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    boto3.client("s3").create_bucket(Bucket="evaluations")
-    yield "s3://evaluations"
-    server.stop()
-
-
 def test_evaluations_may_lie_in_a_bucket(pair, bucket):
     for name, folder in zip("ab", pair, strict=True):
-        storage.upload(folder, f"{bucket}/deep/{name}")
+        storage.upload(folder, f"s3://{bucket}/deep/{name}")
     here = compared(*pair)[0]
-    for b in (f"{bucket}/deep/b", f"{bucket}/deep/b/", f"{bucket}/deep/b/records.parquet"):
-        found = compare(f"{bucket}/deep/a", b, Console(file=io.StringIO()))
+    for b in (f"s3://{bucket}/deep/b", f"s3://{bucket}/deep/b/", f"s3://{bucket}/deep/b/records.parquet"):
+        found = compare(f"s3://{bucket}/deep/a", b, Console(file=io.StringIO()))
         assert found.measures == here.measures
         assert found.b.doubts == ()
-    assert len(read(f"{bucket}/deep/a")) == 12
-    with pytest.raises(Misuse, match=rf"{bucket}/deep/records.parquet is not there"):
-        read(f"{bucket}/deep")
+    assert len(read(f"s3://{bucket}/deep/a")) == 12
+    with pytest.raises(Misuse, match=rf"s3://{bucket}/deep/records.parquet is not there"):
+        read(f"s3://{bucket}/deep")

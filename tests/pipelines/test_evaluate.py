@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +15,8 @@ import psutil
 import pytest
 import torch
 
-from pipelines.cli import FAILURE, MISUSE, OK, main
+from pipelines import storage
+from pipelines.cli import FAILURE, MISUSE, OK, STOPPED, main
 from pipelines.evaluation import records
 from tests.pipelines import strangers
 from trainers import models
@@ -179,7 +181,7 @@ def _kill_an_evaluator(killed: list[int]) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_killed_twice_the_same_command_gives_the_same_table(tmp_path, tracking_uri):
+def test_killed_and_stopped_the_same_command_gives_the_same_table(tmp_path, tracking_uri):
     settings = (
         *STRANGER,
         "threats.Linf=0.03",
@@ -194,15 +196,15 @@ def test_killed_twice_the_same_command_gives_the_same_table(tmp_path, tracking_u
     command += [f"tracking.uri={tracking_uri}", f"storage={tmp_path / 'runs'}", "--json=cut.json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     place, before = tmp_path / "runs" / "cut", 0.0
-    for _ in range(2):
+    for ending in (signal.SIGKILL, signal.SIGTERM):
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while not any(path.stat().st_mtime > before for path in place.glob("middle/*.safetensors")):
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        process.kill()
-        process.wait()
+        process.send_signal(ending)
+        assert process.wait(60) == (STOPPED if ending == signal.SIGTERM else -signal.SIGKILL)
         before = max(path.stat().st_mtime for path in place.glob("middle/*.safetensors"))
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     assert "continuing from" in said
@@ -233,6 +235,21 @@ def test_a_journal_of_another_model_or_threat_is_refused(tmp_path, tracking_uri,
     assert "is not whole" in capsys.readouterr().err
     journal.unlink()
     evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, "name=mine")
+
+
+def test_in_a_bucket_it_is_the_same(tmp_path, tracking_uri, bucket, capsys):
+    here = evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK)
+    place = f"storage=s3://{bucket}/evaluations"
+    there = evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, place, "name=mine", "journal.seconds=0")
+    assert table(there) == table(here)
+    assert rows(there) == rows(here)
+    objects = storage.files(f"s3://{bucket}").list(f"s3://{bucket}/evaluations/mine")
+    assert {uri.split("/")[5] for uri in objects} >= {"config.json", "journal", "report.html", "records.parquet"}
+    assert not [uri for uri in objects if "/middle/" in uri]
+    capsys.readouterr()
+    evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, place, "name=mine")
+    assert "continuing from 3 finished items" in capsys.readouterr().out
+    evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, place, "name=mine", "seed=1", code=MISUSE)
 
 
 def test_a_curve_falls_through_what_was_measured(tmp_path, tracking_uri):

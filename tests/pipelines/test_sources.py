@@ -121,12 +121,12 @@ def test_versions_and_runs_come_with_their_facts(tracking_uri, tmp_path):
         load(uri=tracking_uri, source="models:/digits/1")
 
 
-def test_a_saved_folder_is_judged_as_it_was_saved_wherever_it_lies(tmp_path, s3):
+def test_a_saved_folder_is_judged_as_it_was_saved_wherever_it_lies(tmp_path, bucket):
     net = saved(tmp_path / "plain")
     shutil.copytree(tmp_path / "plain", tmp_path / "mlflow" / "extra_files")
-    storage.upload(tmp_path / "plain", f"{s3}/runs/plain")
-    storage.upload(tmp_path / "mlflow", f"{s3}/runs/mlflow")
-    for place in (f"{tmp_path}/plain", f"{tmp_path}/mlflow/", f"{s3}/runs/plain/", f"{s3}/runs/mlflow"):
+    storage.upload(tmp_path / "plain", f"s3://{bucket}/runs/plain")
+    storage.upload(tmp_path / "mlflow", f"s3://{bucket}/runs/mlflow")
+    for place in (f"{tmp_path}/plain", f"{tmp_path}/mlflow/", f"s3://{bucket}/runs/plain/", f"s3://{bucket}/runs/mlflow"):
         found = load(source=place)
         assert same(found, net)
         assert found.title == place.rstrip("/").rpartition("/")[2]
@@ -138,7 +138,7 @@ def test_a_saved_folder_is_judged_as_it_was_saved_wherever_it_lies(tmp_path, s3)
     for place, reason in (
         (f"{tmp_path}/empty", "it was not registered by holdfast"),
         (f"{tmp_path}/plain", "is truncated or not JSON"),
-        (f"{s3}/none", "there is no model in it"),
+        (f"s3://{bucket}/none", "there is no model in it"),
         ("s3://no-such-bucket-here/a", "the bucket does not exist"),
     ):
         with pytest.raises(Misuse, match=rf"^model\.source={place} cannot be loaded: .*{reason}.*; give the folder"):
@@ -226,12 +226,12 @@ def test_an_exported_graph_is_refused(package):
         load(True, source="mymodels:graph")
 
 
-def test_a_whole_pickled_network_needs_trust(package, tmp_path, s3):
+def test_a_whole_pickled_network_needs_trust(package, tmp_path, bucket):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     torch.save(net, tmp_path / "net.pth")
     torch.save(net.state_dict(), tmp_path / "state.pth")
-    storage.upload(tmp_path, f"{s3}/nets")
-    for place in (str(tmp_path / "net.pth"), f"{s3}/nets/net.pth"):
+    storage.upload(tmp_path, f"s3://{bucket}/nets")
+    for place in (str(tmp_path / "net.pth"), f"s3://{bucket}/nets/net.pth"):
         with pytest.raises(
             Misuse, match=r"is a pickle, and .*: if you trust it, add trust=true; for a state dict, give"
         ):
@@ -275,10 +275,10 @@ def test_a_timm_checkpoint_brings_every_weight_and_timms_normalisation(tmp_path,
         load(name="resnet10t", weights=str(path), size=size, classes=4)
 
 
-def test_saved_weights_by_name_keep_their_own_normalisation(tmp_path, s3):
+def test_saved_weights_by_name_keep_their_own_normalisation(tmp_path, bucket):
     net = saved(tmp_path / "net", activation="gelu")
-    storage.upload(tmp_path / "net", f"{s3}/net")
-    for place in (f"{tmp_path}/net", f"{tmp_path}/net/weights.safetensors", f"{s3}/net"):
+    storage.upload(tmp_path / "net", f"s3://{bucket}/net")
+    for place in (f"{tmp_path}/net", f"{tmp_path}/net/weights.safetensors", f"s3://{bucket}/net"):
         found = load(weights=place, activation="gelu", **TINY)
         assert same(found, net)
         assert "mean [0.25] std [0.5], the saved model's own" in found.notes[0]
@@ -383,28 +383,3 @@ def test_loading_draws_nothing_from_the_callers_generator(tmp_path):
     torch.manual_seed(3)
     load(source=str(tmp_path))
     assert torch.equal(torch.rand(2), expected)
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    started = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    started.start()
-    host, port = started.get_host_and_port()
-    yield f"http://{host}:{port}"
-    started.stop()
-
-
-@pytest.fixture
-def s3(s3_endpoint, monkeypatch) -> str:
-    """A bucket of this file's own, at a real S3 API."""
-    import boto3
-
-    for name in ("PROFILE", "SESSION_TOKEN", "ENDPOINT_URL_S3"):
-        monkeypatch.delenv(f"AWS_{name}", raising=False)
-    for name, value in (("ACCESS_KEY_ID", "testing"), ("SECRET_ACCESS_KEY", "testing"), ("ENDPOINT_URL", s3_endpoint)):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="sources")
-    return "s3://sources"

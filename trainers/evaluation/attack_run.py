@@ -15,7 +15,7 @@ from trainers.modes import frozen, mode
 from trainers.types import Attack, Batch, Model
 
 SLACK = 1e-6
-"""How far outside the threat, in its norm, rounding may put a point."""
+"""How far outside the threat, in its norm and as a share of ``eps`` where that is above 1, rounding may put a point."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class AttackRun:
     def _judged(self, ids: Tensor, x: Tensor, y: Tensor, found: Tensor, claimed: Tensor) -> Ended:
         threat = self._attack.threat  # type: ignore[attr-defined]
         distance = threat.distance(found, x)
-        inside = (distance <= threat.eps + SLACK) & ((found >= 0) & (found <= 1)).flatten(1).all(1)
+        inside = (distance <= threat.eps + SLACK * max(1.0, threat.eps)) & ((found >= 0) & (found <= 1)).flatten(1).all(1)
         logits = self._model(found)
         fooled = claimed & inside & misclassified(logits, y)
         x_adv = torch.where(fooled.reshape(-1, *[1] * (x.dim() - 1)), found, x)

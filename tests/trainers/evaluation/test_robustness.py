@@ -139,6 +139,38 @@ def test_logits_that_are_no_numbers_are_no_defence(net):
     assert not verdicts.robust.any()
 
 
+class _Stepped(nn.Module):
+    """Its input rounded to so many levels: the gradient is 0 (``cut``: there is none), nearly all classes stay."""
+
+    def __init__(self, model: nn.Module, cut: bool) -> None:
+        super().__init__()
+        self.model, self.cut = model, cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(((x.detach() if self.cut else x) * 31).round() / 31)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("threat", [Linf(0.3), L2(5.0)], ids=repr)
+def test_a_model_without_gradients_is_evaluated_to_the_end(net, threat, cut):
+    """White-box attacks stand still and the black-box one goes on: what a doubt is for."""
+    model, x, y = net
+    stepped = Meter(_Stepped(model, cut))
+    gradient, _, logits = input_gradient(stepped, x, lambda logits: logits.square().sum(1))
+    assert (gradient == 0).all()
+    right = int((logits.argmax(1) == y).sum())
+    verdicts = run(stepped, exam(x, y), threat, Effort(batch_size=9))
+    assert verdicts.clean_accuracy == right / N > 0.8
+    assert len(verdicts.by) == N
+    assert "square" in verdicts.by
+    assert {name for name in verdicts.by if name.startswith("fab")} == set()
+    unfooled = torch.tensor([name in ("", "clean") for name in verdicts.by])
+    assert (verdicts.distance[unfooled] == 0).all()
+    assert ((verdicts.distance > 0) == ~unfooled).all()
+    assert (verdicts.distance <= threat.eps + 1e-6).all()
+    assert (verdicts.attacked != y).equal(~verdicts.robust)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -272,3 +304,17 @@ def test_what_cannot_be_traced_or_comes_out_different_is_left_alone():
     branching, forgetful = _Branching(), _Forgetful()
     torch.testing.assert_close(prepared(branching, x)(x), branching(x))
     assert prepared(forgetful, x).model is forgetful
+
+
+class _NeverANumber(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full((len(x), 10), torch.nan)
+
+
+def test_logits_that_are_no_numbers_are_never_right(net):
+    """Though the largest of ten NaN is the first, and some images are of class 0."""
+    _, x, y = net
+    assert (y == 0).any()
+    verdicts = run(_NeverANumber(), exam(x, y), Linf(0.05))
+    assert verdicts.clean_accuracy == verdicts.robust_accuracy == 0
+    assert set(verdicts.by) == {"clean"}
