@@ -10,6 +10,7 @@ from pipelines.storage import files
 from trainers import models, optimizers
 from trainers.alarm import Alarm
 from trainers.data.held_out import HeldOut
+from trainers.data.photographic import Photographic
 from trainers.loop import Fit
 
 
@@ -49,9 +50,12 @@ def exam(config: Mapping[str, Any]) -> HeldOut:
         raise Misuse(
             "data has no source: an evaluation reads a set's examples themselves; give data=NAME, or its _target_"
         )
-    given = {key: node[key] for key in ("input_size", "validation", "test", "split_seed", "on_corrupt") if key in node}
+    shared = ("input_size", "validation", "test", "split_seed", "lanes", "on_corrupt")
+    given = {key: node[key] for key in shared if key in node}
     if "transform" in node:
         given["transform"] = build(node["transform"], "data.transform", trust)
+    elif "transform" in parameters(target(node, "data", trust)):
+        given["transform"] = Photographic()
     return HeldOut(_source(config), limit=config["examples"], only=_names(config["only"]), **given)
 
 

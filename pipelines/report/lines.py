@@ -30,7 +30,7 @@ def _lines(evaluation: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {doubt['name']}: {doubt['explanation']}"
     yield (
         f"cost: {words.count(cost['forwards'])} forwards, {words.count(cost['backwards'])} backwards, "
-        f"{words.duration(cost['seconds'])} on {words.counted(cost['workers'], 'worker')} ({cost['device']})"
+        f"{words.duration(cost['seconds'])} of work on {words.counted(cost['workers'], 'worker')} ({cost['device']})"
     )
 
 

@@ -100,7 +100,7 @@ def cost(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """What, how much, and how much an image."""
     spent, n = evaluation["cost"], evaluation["clean"]["n"]
     return [
-        ("time", words.duration(spent["seconds"]), f"{words.duration(spent['seconds'] / n)} an image"),
+        ("time, all workers", words.duration(spent["seconds"]), f"{words.duration(spent['seconds'] / n)} an image"),
         *((what, words.count(spent[what]), f"{words.count(spent[what] / n)} an image")
           for what in ("forwards", "backwards")),
         ("workers", words.count(spent["workers"]), f"on {spent['device']}"),

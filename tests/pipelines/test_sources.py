@@ -126,7 +126,12 @@ def test_a_saved_folder_is_judged_as_it_was_saved_wherever_it_lies(tmp_path, buc
     shutil.copytree(tmp_path / "plain", tmp_path / "mlflow" / "extra_files")
     storage.upload(tmp_path / "plain", f"s3://{bucket}/runs/plain")
     storage.upload(tmp_path / "mlflow", f"s3://{bucket}/runs/mlflow")
-    for place in (f"{tmp_path}/plain", f"{tmp_path}/mlflow/", f"s3://{bucket}/runs/plain/", f"s3://{bucket}/runs/mlflow"):
+    for place in (
+        f"{tmp_path}/plain",
+        f"{tmp_path}/mlflow/",
+        f"s3://{bucket}/runs/plain/",
+        f"s3://{bucket}/runs/mlflow",
+    ):
         found = load(source=place)
         assert same(found, net)
         assert found.title == place.rstrip("/").rpartition("/")[2]

@@ -156,12 +156,13 @@ def nearest_on_plane(norm: str, x: Tensor, w: Tensor, needed: Tensor) -> Tensor:
     rate = weight if norm == "Linf" else weight * weight
     speed = torch.ones_like(gap) if norm == "Linf" else weight
     pace = gap / rate.sum(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    pace = pace.clamp_max(torch.finfo(x.dtype).max)  # where w is 0, no infinity times 0
     while True:
         full = room <= pace * speed
         left = gap - torch.where(full, gain, 0).sum(1, keepdim=True)
         slope = torch.where(full, 0, rate).sum(1, keepdim=True)
         further = torch.where(slope > 0, left / slope, 1e30).clamp(pace, torch.full_like(pace, 1e30))
-        if bool((further <= pace).all()):
+        if not bool((further > pace).any()):  # a NaN goes no further
             break
         pace = further
     moved = torch.minimum(pace * speed, room)

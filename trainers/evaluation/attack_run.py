@@ -109,7 +109,8 @@ class AttackRun:
     def _judged(self, ids: Tensor, x: Tensor, y: Tensor, found: Tensor, claimed: Tensor) -> Ended:
         threat = self._attack.threat  # type: ignore[attr-defined]
         distance = threat.distance(found, x)
-        inside = (distance <= threat.eps + SLACK * max(1.0, threat.eps)) & ((found >= 0) & (found <= 1)).flatten(1).all(1)
+        in_cube = ((found >= 0) & (found <= 1)).flatten(1).all(1)
+        inside = in_cube & (distance <= threat.eps + SLACK * max(1.0, threat.eps))
         logits = self._model(found)
         fooled = claimed & inside & misclassified(logits, y)
         x_adv = torch.where(fooled.reshape(-1, *[1] * (x.dim() - 1)), found, x)

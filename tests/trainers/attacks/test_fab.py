@@ -64,3 +64,11 @@ def test_no_move_where_none_is_needed_and_none_where_nothing_helps(norm):
     x, w = torch.rand(3, 8), torch.randn(3, 8)
     assert not nearest_on_plane(norm, x, w, torch.zeros(3)).any()
     assert not nearest_on_plane(norm, x, torch.zeros(3, 8), torch.ones(3)).any()
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_no_direction_is_no_move_and_what_is_no_number_ends(norm):
+    x = torch.full((2, 3, 2, 2), 0.5)
+    assert (nearest_on_plane(norm, x, torch.zeros_like(x), torch.tensor([0.1, 50.0])) == 0).all()
+    w, needed = torch.full_like(x, torch.nan), torch.tensor([torch.nan, 1.0])
+    assert nearest_on_plane(norm, x, w, needed).shape == x.shape

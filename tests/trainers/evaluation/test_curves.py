@@ -159,14 +159,18 @@ def test_what_nothing_fools_is_infinite_and_tried_up_to_the_largest_alone(threat
 
 @each_threat
 def test_what_is_known_stands_and_is_not_tried_again(threat):
-    """An example that another attack fooled at 0.016: this one, which finds nothing, is tried below alone."""
+    """Another attack fooled one example at 0.016 and one at the eps asked for: this one, which finds nothing, is tried
+    below alone."""
     model, exam = at(threat, RADII)
-    known = torch.where(torch.arange(len(RADII)) == 5, 0.016, torch.inf)
+    known = unknown(len(RADII)).double()
+    known[5], known[8] = 0.016, ASKED
     watched = Watched(Idle)
     found = search(watched, threat, model, exam, known, 3)
     assert found[5] == pytest.approx(0.016)
-    assert found.isinf().sum() == len(RADII) - 1
+    assert found[8] == ASKED
+    assert found.isinf().sum() == len(RADII) - 2
     assert watched.eps(exam, 5) == pytest.approx([0.01, 0.013, 0.0145, 0.01525])
+    assert watched.eps(exam, 8) == pytest.approx([0.005, 0.0075, 0.00875, 0.009375])
 
 
 @each_threat

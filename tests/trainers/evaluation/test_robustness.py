@@ -18,7 +18,7 @@ from trainers.evaluation.exam import Given
 from trainers.evaluation.meter import Meter
 from trainers.evaluation.prepared import prepared
 from trainers.evaluation.robustness import Verdicts, evaluate
-from trainers.modes import input_gradient
+from trainers.modes import frozen, input_gradient
 from trainers.threat import L2, Linf, Threat
 from trainers.types import Batch
 
@@ -156,7 +156,8 @@ def test_a_model_without_gradients_is_evaluated_to_the_end(net, threat, cut):
     """White-box attacks stand still and the black-box one goes on: what a doubt is for."""
     model, x, y = net
     stepped = Meter(_Stepped(model, cut))
-    gradient, _, logits = input_gradient(stepped, x, lambda logits: logits.square().sum(1))
+    with frozen(stepped):
+        gradient, _, logits = input_gradient(stepped, x, lambda logits: logits.square().sum(1))
     assert (gradient == 0).all()
     right = int((logits.argmax(1) == y).sum())
     verdicts = run(stepped, exam(x, y), threat, Effort(batch_size=9))
