@@ -25,7 +25,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Side:
-    """One of both evaluations; ``doubts``: those its report states, None where there is no report."""
+    """One of both evaluations; ``doubts``: those its report states, None where none were looked for."""
 
     path: str
     name: str
@@ -135,7 +135,9 @@ def _warnings(a: Side, b: Side, only_a: int, only_b: int) -> Iterator[str]:
     if a.model["digest"] == b.model["digest"]:
         yield "A and B are the same model: what differs is the attack's"
     for letter, side in (("A", a), ("B", b)):
-        if side.doubts:
+        if side.doubts is None:
+            yield f"for {letter} no doubts were looked for: nothing shows that its numbers do not mislead"
+        elif side.doubts:
             yield f"the evaluation of {letter} has doubts ({', '.join(side.doubts)}): it may withstand less than this"
     if only_a or only_b:
         yield f"{only_a} examples are in A alone, {only_b} in B alone: they are left out"
@@ -157,7 +159,7 @@ def _doubts(records: Records, uri: str) -> tuple[str, ...] | None:
             raise Misuse(
                 f"{redact_text(path)} is of another model than {records.path}: keep each evaluation's files apart"
             )
-        return tuple(doubt["name"] for doubt in evaluation["doubts"])
+        return tuple(doubt["name"] for doubt in evaluation["doubts"]) if evaluation["checked"] else None
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

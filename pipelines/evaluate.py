@@ -25,6 +25,7 @@ from pipelines.tracking import runs
 from trainers.evaluation.attack_run import Effort
 from trainers.evaluation.ledger import Item, Ledger
 from trainers.evaluation.piece import CLEAN
+from trainers.evaluation.task import Unfit
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,20 @@ def evaluate(config: dict[str, Any], console: Console, command: str = "", debug:
     for note in evaluation.notes:
         console.print(f"note: {note}", soft_wrap=True)
     ledger = Ledger(evaluation.exam.ids, [chain.names for chain in evaluation.chains], config["reference"])
-    journal = Journal(evaluation.place)
+    journal = Journal(evaluation.place, digest)
     pieces, middles = journal.read(ledger)
+    journal.recognise(evaluation.answers())
     places.claim(config["storage"], evaluation.name, digest, evaluation.identity)
+    places.owner(config["storage"], evaluation.name, digest, evaluation.identity)  # nobody came in between
     console.print(_opening(evaluation), soft_wrap=True)
     if pieces or middles:
         console.print(f"note: continuing from {pieces} finished items and {len(middles)} begun ones", soft_wrap=True)
-    with _crew(evaluation, seat, journal) as crew:
-        _work(evaluation, ledger, journal, middles, crew, console)
-        extra = appendix(evaluation, ledger, journal, crew)
-        found = conclude.found(evaluation, ledger, extra, crew, command)
-    conclude.leave(evaluation, ledger, found, extra, journal, console)
+    with conclude.run(evaluation) as run_id:
+        with _crew(evaluation, seat, journal) as crew:
+            _work(evaluation, ledger, journal, middles, crew, console)
+            extra = appendix(evaluation, ledger, journal, crew)
+            found = conclude.found(evaluation, ledger, extra, crew, run_id, command)
+        conclude.leave(evaluation, ledger, found, extra, journal, console)
     return found
 
 
@@ -134,7 +138,7 @@ def _work(
                 journal.add(item, piece)
                 news.tell()
                 status.update(news.now())
-        except ValueError as error:
+        except Unfit as error:
             raise Misuse(str(error)) from error
 
 

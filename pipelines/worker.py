@@ -23,6 +23,7 @@ from trainers.evaluation.cost import standard_steps
 from trainers.evaluation.gradients import GradientNorms
 from trainers.interval import Diverged
 from trainers.loop import Report, fit
+from trainers.memory import keep_freed
 from trainers.types import Batch, Objective
 
 STATE, RUN, MODEL = "state.safetensors", "run.json", "model"
@@ -45,6 +46,7 @@ class Run:
         self.tracking_uri, self.config = tracking_uri, config
         self.device = get_device()
         torch.set_num_threads(config["threads"])
+        keep_freed()
         self.data = parts.data(config)
         self.objective: Objective = parts.objective(config)
         model = parts.network(config, self.data, self.objective.second_order).to(self.device)

@@ -35,7 +35,7 @@ def write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None
     tensors, text = _separate(tensors), json.dumps(about)
     metadata = {"holdfast_format": str(FORMAT), "about": text, "crc32": str(_crc32(tensors, text))}
     needed = sum(t.nbytes for t in tensors.values())
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if shutil.disk_usage(path.parent).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

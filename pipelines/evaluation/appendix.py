@@ -13,6 +13,7 @@ from pipelines.evaluation.crew import Crew
 from pipelines.evaluation.evaluator import Evaluator
 from pipelines.evaluation.journal import Journal
 from pipelines.evaluation.prepare import Evaluation
+from pipelines.evaluation.threats import title
 from trainers.attacks.apgd import APGD
 from trainers.evaluation import doubts
 from trainers.evaluation.curves import shown_up_to, smallest_eps
@@ -23,8 +24,10 @@ from trainers.evaluation.pictures import Seen, look, telling
 from trainers.threat import Threat
 from trainers.types import Attack
 
-LOOKED_AT, AT_LEAST = 64, 16
-"""Examples that doubts are looked for on, all in the model at once: no more than ``batch_size``, if that is enough."""
+LOOKED_AT = 64
+"""Examples that doubts are looked for on, all in the model at once; half as many for as long as memory runs out."""
+CHUNK = 64
+"""Examples whose smallest eps is one question."""
 POINTS = 41
 """Of a curve."""
 
@@ -62,38 +65,47 @@ class _Examine:
     stated: float | None
 
     def __call__(self, evaluator: Evaluator) -> list[dict[str, Any]]:
-        order = evaluator.order
-        found = doubts.examine(
+        count = len(self.rows)
+        while True:
+            try:
+                return [asdict(doubt) for doubt in self._look(evaluator, self.rows[:count], self.robust[:count])]
+            except torch.OutOfMemoryError:
+                if count < 16:
+                    raise
+                count //= 2
+
+    def _look(self, evaluator: Evaluator, rows: Tensor, robust: Tensor) -> list[doubts.Doubt]:
+        order, device = evaluator.order, evaluator.device
+        return doubts.examine(
             evaluator.given,
-            order.exam.batch(self.rows, evaluator.device),
-            self.robust.to(evaluator.device),
+            order.exam.batch(rows, device),
+            robust.to(device),
             self.threat,
             self.tally,
             order.classes,
             order.effort.seed,
             self.stated,
         )
-        return [asdict(doubt) for doubt in found]
 
 
 def _doubts(evaluation: Evaluation, ledger: Ledger, crew: Crew) -> list[dict[str, Any]]:
-    """Of the largest eps of each norm; a doubt that several raise is told once."""
-    largest = {chain.threat.norm: number for number, chain in enumerate(evaluation.chains)}
-    count = min(LOOKED_AT, max(evaluation.config["batch_size"], AT_LEAST))
-    rows = torch.arange(len(ledger.ids))[:: max(1, len(ledger.ids) // count)][:count]
+    """At every threat; a doubt that several raise is told once, with the threats that do."""
+    rows = torch.arange(len(ledger.ids))[:: max(1, len(ledger.ids) // LOOKED_AT)][:LOOKED_AT]
     questions = [
         _Examine(
             rows,
             ledger.robust(number)[rows],
-            evaluation.chains[number].threat,
-            findings.tally(ledger, number, evaluation.chains[number]),
+            chain.threat,
+            findings.tally(ledger, number, chain),
             evaluation.candidate.stated_clean_accuracy,
         )
-        for number in largest.values()
+        for number, chain in enumerate(evaluation.chains)
     ]
     found: dict[str, dict[str, Any]] = {}
-    for doubt in (doubt for answer in crew.ask(questions) for doubt in answer):
-        found.setdefault(doubt["name"], doubt)
+    for chain, answer in zip(evaluation.chains, crew.ask(questions), strict=True):
+        for doubt in answer:
+            told = found.setdefault(doubt["name"], {**doubt, "evidence": {**doubt["evidence"], "at": ""}})
+            told["evidence"]["at"] = ", ".join(filter(None, (told["evidence"]["at"], title(chain.threat))))
     return [found[name] for name in doubts.CHECKS if name in found]
 
 
@@ -121,45 +133,48 @@ class _Smallest:
 
 
 def _curves(evaluation: Evaluation, ledger: Ledger, journal: Journal, crew: Crew) -> list[dict[str, Any]]:
-    curve, size = evaluation.config["curve"], evaluation.config["batch_size"]
+    curve = evaluation.config["curve"]
     found = []
     for norm in dict.fromkeys(chain.threat.norm for chain in evaluation.chains):
         numbers = [i for i, chain in enumerate(evaluation.chains) if chain.threat.norm == norm]
         threat = evaluation.chains[numbers[0]].threat
         known = torch.where(ledger.right, torch.inf, 0.0).double()
         for i in numbers:
-            fooled = ledger.right & (ledger.fooled_by[i] >= 0)
+            fooled = ledger.right & ~ledger.robust(i, evaluation.chains[i].length)
             known = torch.where(fooled, known.clamp_max(evaluation.chains[i].threat.eps), known)
         channels, height, width = evaluation.exam.input_size
         pixels = channels * height * width
         largest = {"Linf": 1.0, "L2": pixels**0.5}.get(norm, float(pixels))
-        chunks = torch.arange(len(known)).split(size)
+        chunks = torch.arange(len(known)).split(CHUNK)
         smallest = torch.cat([
             torch.tensor(answer["eps"], dtype=torch.float64)
-            for answer in _chunked(journal, f"curve-{norm}", crew, [
+            for answer in _chunked(journal, f"curve-{norm}-{curve['steps']}-{curve['halvings']}", crew, [
                 _Smallest(rows, known[rows], threat, largest, curve["steps"], curve["halvings"]) for rows in chunks
             ])
         ])  # fmt: skip
         asked = evaluation.chains[numbers[-1]].threat.eps
-        found.append(_curve(norm, curve["steps"], smallest, min(shown_up_to(smallest, asked), largest)))
+        label = f"apgd-ce, {curve['steps']} steps, and the verdicts of {evaluation.attack}"
+        found.append(_curve(norm, label, smallest, min(shown_up_to(smallest, asked), largest)))
     return found
 
 
 def _chunked(journal: Journal, name: str, crew: Crew, questions: Sequence[_Smallest]) -> list[dict[str, Any]]:
-    """The answers, each round of them written down."""
-    answers = []
-    for start in range(0, len(questions), crew.workers):
-        some = questions[start : start + crew.workers]
-        answers += journal.once(f"{name}-{start}-{crew.workers}", partial(crew.ask, some))
-    return answers
+    """The answers, written down as they are had, as many at a time as there are workers."""
+    keys = [f"{name}-{int(question.rows[0])}" for question in questions]
+    missing = [number for number, key in enumerate(keys) if not journal.knows(key)]
+    for start in range(0, len(missing), crew.workers):
+        some = missing[start : start + crew.workers]
+        for number, answer in zip(some, crew.ask([questions[n] for n in some]), strict=True):
+            journal.once(keys[number], partial(dict, answer))
+    return [journal.once(key, dict) for key in keys]
 
 
-def _curve(norm: str, steps: int, smallest: Tensor, end: float) -> dict[str, Any]:
+def _curve(norm: str, label: str, smallest: Tensor, end: float) -> dict[str, Any]:
     n, eps = len(smallest), [end * i / (POINTS - 1) for i in range(POINTS)]
     held = [int((smallest > point).sum()) for point in eps]
     return {
         "norm": norm,
-        "attack": f"apgd-ce, {steps} steps",
+        "attack": label,
         "eps": eps,
         "accuracy": [count / n for count in held],
         "interval": [list(wilson(count, n)) for count in held],

@@ -72,7 +72,7 @@ def measure(joined: Joined, what: str) -> Measure:
     norm, eps = joined.threat or (None, None)
     found = paired(right_a, right_b)
     return Measure(
-        what,
+        _shown(what, joined),
         norm,
         eps,
         found,
@@ -83,10 +83,17 @@ def measure(joined: Joined, what: str) -> Measure:
     )
 
 
+def _shown(what: str, joined: Joined) -> str:
+    """With the name of the attack that both met."""
+    names = {records.about["attack"]["name"] for records in (joined.a, joined.b)}
+    return what.replace(AUTOATTACK, names.pop() if len(names) == 1 else "each its own attack")
+
+
 def _right(records: Records, rows: np.ndarray, what: str) -> np.ndarray:
     columns = records.columns
     if what == CLEAN:
-        found: np.ndarray = columns["clean"][rows] == columns["label"][rows]
+        # Not by prediction and label: an image that could not be read is wrong whatever its blank is taken for.
+        found: np.ndarray = columns["attack"][rows] != WRONG
         return found
     return columns["robust" if what == AUTOATTACK else "robust_beyond"][rows].astype(bool)
 

@@ -3,7 +3,8 @@
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trainers.evaluation.ledger import Item
 from trainers.evaluation.piece import CLEAN
 from trainers.evaluation.prepared import prepared
 from trainers.evaluation.task import Task
+from trainers.memory import keep_freed
 from trainers.types import Attack
 
 SAMPLE = 8
@@ -61,10 +63,14 @@ class Evaluator:
     def __init__(self, order: Order, device: str) -> None:
         if order.threads:
             torch.set_num_threads(order.threads)
+        keep_freed()
         self.order, self.device = order, torch.device(device)
         sample = order.exam.batch(torch.arange(min(SAMPLE, len(order.exam))), self.device).x
         self.given = order.model.to(self.device).eval()
         self.model = prepared(self.given, sample, order.compile)
+
+    def ready(self) -> None:
+        """Answers once it is made."""
 
     def work(self, item: Item, pulse: Callable[[], None] | None = None) -> dict[str, Any]:
         """The piece that ``item`` ends with, from its middle if one was written down."""
@@ -72,6 +78,12 @@ class Evaluator:
         middle = f"{order.middles}/{key(item)}.safetensors"
         task = self._resumed(middle) if attack is not None else None
         task = task or Task(item, attack, self.model, order.exam, order.classes, order.effort)
+        with _drawing(self.device, order.effort.seed, item):
+            self._walk(task, middle, pulse)
+        return task.piece().plain()
+
+    def _walk(self, task: Task, middle: str, pulse: Callable[[], None] | None) -> None:
+        order = self.order
         saved, pause = time.monotonic(), order.seconds
         for _ in task:
             if time.monotonic() - saved > pause:
@@ -81,7 +93,6 @@ class Evaluator:
                 pause = max(order.seconds, SHARE * (saved - began))
             if pulse is not None:
                 pulse()
-        return task.piece().plain()
 
     def ask(self, question: Callable[["Evaluator"], Any]) -> Any:
         """Anything else that needs the model and the examples."""
@@ -108,6 +119,14 @@ class Evaluator:
                 )
             except state_file.StateError:
                 return None
+
+
+@contextmanager
+def _drawing(device: torch.device, seed: int, item: Item) -> Iterator[None]:
+    """torch's generators set by the item, for models that draw random numbers, and as they were afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed((seed << 32) + zlib.crc32(key(item).encode()))
+        yield
 
 
 def key(item: Item) -> str:

@@ -97,6 +97,7 @@ def records(ledger: Ledger, chains: Sequence[Chain], exam: HeldOut) -> Iterator[
     """A row an example and threat, in the columns of ``pipelines.evaluation.records``."""
     for number, chain in enumerate(chains):
         by, whole = ledger.by(number, chain.length), ledger.by(number)
+        missed = [stands == "" for stands in by]  # by the attack itself, whatever one beyond it found
         for row, (i, label) in enumerate(zip(exam.ids.tolist(), exam.labels.tolist(), strict=True)):
             record = {
                 "id": i,
@@ -105,10 +106,10 @@ def records(ledger: Ledger, chains: Sequence[Chain], exam: HeldOut) -> Iterator[
                 "clean": int(ledger.clean[row]),
                 "norm": chain.threat.norm,
                 "eps": chain.threat.eps,
-                "robust": by[row] == "",
-                "attacked": int(ledger.attacked[number, row]),
+                "robust": missed[row],
+                "attacked": int(ledger.clean[row] if missed[row] else ledger.attacked[number, row]),
                 "attack": by[row],
-                "distance": float(ledger.distance[number, row]),
+                "distance": 0.0 if missed[row] else float(ledger.distance[number, row]),
             }
             if chain.length < len(chain.names):
                 record["attack_beyond"] = whole[row] if by[row] == "" else ""
@@ -138,6 +139,7 @@ def about_data(config: Mapping[str, Any], exam: HeldOut, ledger: Ledger) -> dict
         "of": exam.of,
         "classes": list(exam.classes),
         "input_size": list(exam.input_size),
+        "non_finite": [exam.name(row) for row in (~ledger.finite).nonzero()[:, 0].tolist()],
         "corrupt": dict.fromkeys(ledger.corrupt.values(), 1),
     }
 
@@ -150,7 +152,8 @@ def cost(ledger: Ledger, workers: int, device: str) -> dict[str, Any]:
     return {**totals, "workers": workers, "device": device}
 
 
-def machine() -> dict[str, Any]:
+def machine(_: Any = None) -> dict[str, Any]:
+    """Where this process runs: asked of an evaluator."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{psutil.cpu_count()} x {_processor()}"
     return {
         "versions": {**{package: _version(package) for package in PACKAGES}, "python": platform.python_version()},

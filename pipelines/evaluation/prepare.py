@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from pipelines import compose, parts, places, sources, validate
+from pipelines import compose, outcome, parts, places, sources, validate
 from pipelines.build import build, parameters, target
 from pipelines.errors import Misuse
 from pipelines.evaluation import robustbench
 from pipelines.evaluation.findings import Chain
-from pipelines.evaluation.threats import threats, title
+from pipelines.evaluation.threats import threats
 from pipelines.sources import Candidate
-from trainers.attacks.cascade import Cascade
+from trainers.attacks.cascade import Cascade, autoattack
 from trainers.data.held_out import HeldOut
 from trainers.threat import Threat
 
@@ -25,7 +25,8 @@ FIRST = 16
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated, everything about it checked.  ``identity``: what its numbers depend on."""
+    """What is evaluated, everything about it checked.  ``identity``: what its verdicts depend on; ``attack``: what
+    people call it."""
 
     config: Mapping[str, Any]
     candidate: Candidate
@@ -34,6 +35,7 @@ class Evaluation:
     chains: list[Chain]
     identity: dict[str, Any]
     name: str
+    attack: str
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -43,6 +45,14 @@ class Evaluation:
             return self.candidate.notes
         few = f"with {classes} classes some losses are not defined: the attack is {', '.join(names)}"
         return (*self.candidate.notes, few)
+
+    def answers(self) -> list[list[float]]:
+        """The model's logits for the first images; none of one that draws random numbers."""
+        x = self.exam.batch(torch.arange(min(FIRST, len(self.exam)))).x
+        with torch.no_grad():
+            once, again = (self.candidate.model(x).float() for _ in range(2))
+        answers: list[list[float]] = once.nan_to_num().tolist()
+        return answers if torch.equal(once, again) else []
 
     @property
     def place(self) -> str:
@@ -71,15 +81,20 @@ def prepare(config: dict[str, Any]) -> Evaluation:
         "model": candidate.digest,
         "data": exam.digest,
         "examples": exam.chosen,
-        "threats": [title(threat) for threat in judged],
+        "threats": [f"{threat.norm} {threat.eps!r}" for threat in judged],
         **{key: config[key] for key in ("attack", "beyond", "seed", "reference")},
         **({"batch_size": config["batch_size"]} if config["reference"] else {}),
-        **{key: config[key] for key in ("curve", "doubts") if config[key]},
-        "pictures": [config["report"]["pictures"], beside.digest if beside else None],
     }
     slug = re.sub(r"[^A-Za-z0-9]+", "-", candidate.title).strip("-")[:40] or "model"
     name = config["name"] or f"{slug}-{compose.digest(identity)[:10]}"
-    return Evaluation(config, candidate, beside, exam, chains, identity, name)
+    return Evaluation(config, candidate, beside, exam, chains, identity, name, _called(config["attack"]))
+
+
+def _called(node: Mapping[str, Any]) -> str:
+    """``AutoAttack standard``, ``PGD-50``."""
+    if node["_target_"] == f"{autoattack.__module__}.{autoattack.__name__}":
+        return f"AutoAttack {node.get('version', 'standard')}"
+    return outcome.attack(node)
 
 
 def _chain(config: Mapping[str, Any], threat: Threat, classes: int) -> Chain:

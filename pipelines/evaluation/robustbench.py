@@ -36,7 +36,8 @@ def model_info(evaluation: Mapping[str, Any], **given: Any) -> tuple[dict[str, A
     ``evaluation``: what ``evaluation.json`` holds; its ``suite`` says what is asked for: ``dataset``, ``norm``,
     ``eps``, ``n``, ``classes``.  ``given``: settings of ``SUBMISSION``; what is not given, or None, stays empty and is
     noted.  Accuracies are in percent, to two digits.  ``external`` is the accuracy after attacks beyond AutoAttack,
-    where they fool more; ``unreliable`` says that the evaluation has doubts.
+    where they fool more; ``unreliable`` says that the evaluation has doubts, or
+    did not look for any.
 
     Errors: ``Misuse`` for an evaluation that is not the suite's, and for unknown or unusable settings.
     Source: the files below model_info/ of RobustBench at commit 78fcc9e (2025-03-31), and "Adding a new model" of its
@@ -67,7 +68,7 @@ def model_info(evaluation: Mapping[str, Any], **given: Any) -> tuple[dict[str, A
         fields["external"] = _percent(beyond["robust"])
     if footnote := _footnote(text["footnote"], beyond if external else None):
         fields["footnote"] = footnote
-    fields["unreliable"] = bool(evaluation["doubts"])
+    fields["unreliable"] = bool(evaluation["doubts"]) or not evaluation["checked"]
     return fields, list(_notes(evaluation, suite, fields, given))
 
 

@@ -40,13 +40,17 @@ def page(evaluation: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]] = 
 
 
 def corrupt(data: Mapping[str, Any]) -> str:
-    """Images that count as wrong because they could not be read, by name; empty when there are none."""
-    damaged = data.get("corrupt") or {}
-    if not damaged:
-        return ""
-    some = ", ".join(list(damaged)[:CORRUPT_SHOWN]) + (", …" if len(damaged) > CORRUPT_SHOWN else "")
-    images = words.counted(sum(damaged.values()), "image")
-    return f"{images} could not be read and {'is' if sum(damaged.values()) == 1 else 'are'} counted as wrong: {some}."
+    """Images that count as wrong though no wrong class was seen, by name; empty when there are none."""
+    told = []
+    for names, what in (
+        (list(data.get("corrupt") or {}), "could not be read"),
+        (list(data.get("non_finite") or []), "got logits that are not finite, as they are or attacked,"),
+    ):
+        if names:
+            some = ", ".join(names[:CORRUPT_SHOWN]) + (", …" if len(names) > CORRUPT_SHOWN else "")
+            verb = "is" if len(names) == 1 else "are"
+            told.append(f"{words.counted(len(names), 'image')} {what} and {verb} counted as wrong: {some}.")
+    return " ".join(told)
 
 
 @cache

@@ -41,7 +41,7 @@ def write(uri: str, content: bytes) -> None:
     """``content`` at ``uri``, an object of S3 or a file: whole, or what was there before."""
     if not _is_s3(uri):
         Path(uri).parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(f"{uri}.partial")
+        partial = Path(f"{uri}.{os.getpid()}.partial")
         partial.write_bytes(content)
         os.replace(partial, uri)
         return

@@ -113,7 +113,8 @@ def _facts(
     accuracy = None
     with contextlib.suppress(TypeError, ValueError):
         accuracy = float(stated)  # type: ignore[arg-type]  # tags are anybody's to write
-    return Origin(address, title, run_id or None, version, _threat(tags.get("threat", "")), accuracy)
+    active = run is not None and run.info.lifecycle_stage == "active"  # a deleted run takes no report
+    return Origin(address, title, run_id if active else None, version, _threat(tags.get("threat", "")), accuracy)
 
 
 def _threat(tag: str) -> tuple[str, float] | None:

@@ -51,7 +51,7 @@ def evaluation(
                     fooled = beyond[place] == "m"
                     row |= {"robust_beyond": letter == "." and not fooled, "attack_beyond": "malt" if fooled else ""}
                 out.write([row])
-    page = {"model": said["model"], "doubts": [{"name": name} for name in doubts]}
+    page = {"model": said["model"], "doubts": [{"name": name} for name in doubts], "checked": ["zero gradients"]}
     (folder / "evaluation.json").write_text(json.dumps(page))
     return folder
 
@@ -76,7 +76,7 @@ def test_the_numbers_by_hand(pair):
     assert (found.n, found.only_a, found.only_b, found.warnings) == (12, 0, 0, ())
     assert (clean.what, clean.norm, clean.eps) == ("clean", None, None)
     assert (clean.paired.a, clean.paired.b, clean.paired.gained, clean.paired.lost) == (10, 10, 2, 2)
-    assert (robust.what, robust.norm, robust.eps) == ("AutoAttack", "Linf", 8 / 255)
+    assert (robust.what, robust.norm, robust.eps) == ("AutoAttack standard", "Linf", 8 / 255)
     assert (robust.paired.a, robust.paired.b, robust.paired.gained, robust.paired.lost) == (4, 7, 4, 1)
     assert robust.paired.difference == 0.25
     assert robust.paired.interval == paired_difference(4, 1, 12)
@@ -96,7 +96,7 @@ def test_the_page_says_it_in_words(pair):
     _, page = compared(*pair)
     for words in (
         "A  eval-a: models:/a/1, AutoAttack standard",
-        "AutoAttack, Linf 8/255",
+        "AutoAttack standard, Linf 8/255",
         "B withstands 3 more of 12 examples at Linf 8/255; the interval of B - A, [-11.0, +53.8] points, holds 0",
         "A and B get equally many of 12 examples right",
         "classes that differ most, A and B: owl (1 and 3 of 4), dog (1 and 2 of 4)",
@@ -104,8 +104,8 @@ def test_the_page_says_it_in_words(pair):
         "3 pet 3 [x], label cat: B is fooled by square, takes it for dog",
     ):
         assert words in page, words
-    line = next(line for line in page.splitlines() if line.strip().startswith("AutoAttack, Linf"))
-    assert line.split()[3:] == ["0.333", "0.583", "1", "4", "+25.0", "[-11.0,", "+53.8]", "0.38"]
+    line = next(line for line in page.splitlines() if line.strip().startswith("AutoAttack standard, Linf"))
+    assert line.split()[4:] == ["0.333", "0.583", "1", "4", "+25.0", "[-11.0,", "+53.8]", "0.38"]
 
 
 def test_a_sure_difference_is_called_one(tmp_path):
@@ -162,7 +162,7 @@ def test_only_common_threats_are_compared_and_the_others_named(tmp_path):
     a = evaluation(tmp_path / "a", "..c", threats=[("L2", 0.5), ("Linf", 0.03137254901960784)], beyond="m..")
     b = evaluation(tmp_path / "b", ".cc", model="b", threats=[("Linf", 8 / 255 * (1 + 1e-12)), ("Linf", 0.1)])
     found, page = compared(a, b)
-    assert [m.title for m in found.measures] == ["clean", "AutoAttack, Linf 8/255"]
+    assert [m.title for m in found.measures] == ["clean", "AutoAttack standard, Linf 8/255"]
     assert found.warnings == (
         "only A was attacked at L2 0.5",
         "only A was attacked beyond AutoAttack at Linf 8/255",
@@ -176,7 +176,7 @@ def test_attacks_beyond_autoattack_are_compared_where_both_had_them(tmp_path):
     b = evaluation(tmp_path / "b", "...c..", model="b", beyond="....m.")
     clean, robust, beyond = compared(a, b)[0].measures
     assert (robust.paired.a, robust.paired.b) == (4, 5)
-    assert beyond.title == "AutoAttack and beyond, Linf 8/255"
+    assert beyond.title == "AutoAttack standard and beyond, Linf 8/255"
     assert (beyond.paired.a, beyond.paired.b, beyond.paired.gained, beyond.paired.lost) == (2, 4, 3, 1)
     assert beyond.only_b.fooled_by == {"malt": 2, "apgd-ce": 1}
     assert beyond.only_b.first[0].fate == "is fooled by malt"

@@ -96,7 +96,10 @@ def test_a_stranger_s_model_is_evaluated_by_one_line(tmp_path, tracking_uri, cap
     client = MlflowClient(tracking_uri)
     run = client.get_run(found["model"]["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["evaluation/Linf_0.1/robust_accuracy"] == found["threats"][1]["robust"]["accuracy"]
+    assert (
+        run.data.metrics["evaluation/autoattack-standard/Linf_0.1/robust_accuracy"]
+        == found["threats"][1]["robust"]["accuracy"]
+    )
     files = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, f"evaluation/{found['name']}")}
     assert {"report.html", "card.md", "evaluation.json", "records.parquet"} <= files
 
@@ -116,9 +119,10 @@ def test_a_registered_version_carries_its_evaluation(tmp_path, tracking_uri, cap
     run_id = client.get_model_version("d", "1").run_id
     assert found["model"]["run_id"] == run_id
     assert tags["evaluation.report"] == f"runs:/{run_id}/evaluation/{found['name']}/report.html"
-    assert float(tags["evaluation.Linf_0.1.robust_accuracy"]) == pytest.approx(
-        found["threats"][0]["robust"]["accuracy"], 1e-5
-    )
+    told = json.loads(tags[f"evaluation.{found['name']}"])
+    assert (told["n"], told["robust"]) == (24, {"Linf 0.1": found["threats"][0]["robust"]["right"]})
+    assert told["doubts"] == "not looked for"
+    assert "evaluation/doubts" not in client.get_run(run_id).data.metrics
     again = evaluate(tmp_path, tracking_uri, "model.source=models:/d/1", *(q for q in QUICK if "threats" not in q))
     assert table(again) == table(found)
     assert len(client.get_metric_history(run_id, "evaluation/clean_accuracy")) == 1
@@ -149,18 +153,13 @@ def test_workers_change_nothing_but_who_does_the_work(tmp_path, tracking_uri, wo
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_worker_that_is_killed_is_replaced_and_nothing_changes(tmp_path, tracking_uri):
-    slow = (
-        "attack.steps=200",
-        "journal.seconds=0",
-        "parallel.cpus_per_worker=1",
-        "workers=2",
-        "attack._target_=trainers.attacks.apgd.APGD",
-    )
-    settings = [q for q in QUICK if not q.startswith("attack.steps")]
-    settings = [*settings, "attack=pgd", *slow[:-1], "attack.restarts=4"]
+    slow = ("attack=pgd", "attack._target_=trainers.attacks.apgd.APGD", "attack.steps=400", "attack.restarts=4")
+    slow = (*slow, "journal.seconds=0.1", "parallel.cpus_per_worker=1", "threats.Linf=0.02", "beyond=none")
+    settings = [*slow, "doubts=false", "report.pictures=0", "examples=24", "workers=2"]
     whole = evaluate(tmp_path, tracking_uri, *strangers.saved(tmp_path), *settings, "workers=1")
     killed: list[int] = []
-    killer = threading.Thread(target=_kill_an_evaluator, args=(killed,), daemon=True)
+    middles = tmp_path / "runs" / "cut" / "middle"
+    killer = threading.Thread(target=_kill_an_evaluator, args=(middles, killed), daemon=True)
     killer.start()
     cut = evaluate(tmp_path, tracking_uri, *strangers.saved(tmp_path), *settings, "name=cut")
     killer.join(timeout=5)
@@ -168,12 +167,13 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_changes(tmp_path, track
     assert table(cut) == table(whole)
 
 
-def _kill_an_evaluator(killed: list[int]) -> None:
+def _kill_an_evaluator(middles: Path, killed: list[int]) -> None:
+    """SIGKILL to one of them, once the middle of what it works on is written down."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
-                if "Evaluator.work" in " ".join(process.cmdline()):
+                if list(middles.glob("*/*.safetensors")) and "Evaluator.work" in " ".join(process.cmdline()):
                     process.kill()
                     killed.append(process.pid)
                     return
@@ -199,13 +199,13 @@ def test_killed_and_stopped_the_same_command_gives_the_same_table(tmp_path, trac
     for ending in (signal.SIGKILL, signal.SIGTERM):
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
-        while not any(path.stat().st_mtime > before for path in place.glob("middle/*.safetensors")):
+        while not any(path.stat().st_mtime > before for path in place.glob("middle/*/*.safetensors")):
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(ending)
         assert process.wait(60) == (STOPPED if ending == signal.SIGTERM else -signal.SIGKILL)
-        before = max(path.stat().st_mtime for path in place.glob("middle/*.safetensors"))
+        before = max(path.stat().st_mtime for path in place.glob("middle/*/*.safetensors"))
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     assert "continuing from" in said
     found = json.loads((tmp_path / "cut.json").read_text())
@@ -213,7 +213,7 @@ def test_killed_and_stopped_the_same_command_gives_the_same_table(tmp_path, trac
     assert rows(found) == rows(whole)
     for name in ("forwards", "backwards"):  # what was in flight is all that was done twice
         assert whole["cost"][name] * 0.99 <= found["cost"][name] <= whole["cost"][name] * 1.2
-    assert not list(place.glob("middle/*"))
+    assert not list(place.glob("middle/*/*"))
 
 
 def test_a_journal_of_another_model_or_threat_is_refused(tmp_path, tracking_uri, capsys):
@@ -222,6 +222,7 @@ def test_a_journal_of_another_model_or_threat_is_refused(tmp_path, tracking_uri,
     for change, what in (
         ("model.source=stranger:other", "model="),
         ("threats.Linf=0.2", "threats=[Linf 0.1] there, [Linf 0.2] here"),
+        ("threats.Linf=0.1000001", "threats="),
         ("seed=1", "seed=0 there, 1 here"),
         ("examples=23", "examples="),
         ("attack.steps=6", "attack.steps=5 there, 6 here"),
@@ -229,7 +230,7 @@ def test_a_journal_of_another_model_or_threat_is_refused(tmp_path, tracking_uri,
         evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, "name=mine", change, code=MISUSE)
         assert what in capsys.readouterr().err.replace('"', "")
     assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == kept
-    (journal,) = (tmp_path / "runs" / "mine" / "journal").glob("0-pgd-*.json")
+    (journal,) = (tmp_path / "runs" / "mine" / "journal").glob("*/0-pgd-*.json")
     journal.write_text(journal.read_text()[:40])
     evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, "name=mine", code=MISUSE)
     assert "is not whole" in capsys.readouterr().err
@@ -252,6 +253,22 @@ def test_in_a_bucket_it_is_the_same(tmp_path, tracking_uri, bucket, capsys):
     evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, place, "name=mine", "seed=1", code=MISUSE)
 
 
+def test_the_model_s_code_is_not_changed_unseen(tmp_path, tracking_uri, capsys):
+    evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK)
+    (tmp_path / "stranger.py").write_text(strangers.CODE.replace("2 * x - 1", "1 * x"))
+    sys.modules.pop("stranger")
+    evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, code=MISUSE)
+    assert "it answers the first images otherwise" in capsys.readouterr().err
+
+
+def test_what_a_weak_attack_leaves_is_doubted_at_every_eps_and_batch(tmp_path, tracking_uri):
+    weak = ("attack=pgd", "attack.steps=1", "+attack.step_size=1e-6", "beyond=none", "report.pictures=0", "examples=64")
+    for more in (("threats.Linf=0.1",), ("threats.Linf=0.1", "batch_size=7"), ("threats.Linf=[0.1,0.99]",)):
+        found = evaluate(tmp_path, tracking_uri, *STRANGER, *weak, *more)
+        (doubt,) = (doubt for doubt in found["doubts"] if doubt["name"] == "more effort still gains")
+        assert "Linf 0.1" in doubt["evidence"]["at"]
+
+
 def test_a_curve_falls_through_what_was_measured(tmp_path, tracking_uri):
     curve = ("curve.draw=true", "curve.steps=10", "curve.halvings=3", "threats.L2=0.5", "batch_size=16")
     found = evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, *curve)
@@ -262,8 +279,11 @@ def test_a_curve_falls_through_what_was_measured(tmp_path, tracking_uri):
         assert one["accuracy"] == sorted(one["accuracy"], reverse=True)
         beyond = [share for eps, share in zip(one["eps"], one["accuracy"], strict=True) if eps >= threat["eps"]]
         assert beyond[0] <= threat["robust"]["accuracy"]
-    again = evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, *curve)
+    again = evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, *curve[:-1], "batch_size=7")
+    assert again["name"] == found["name"]
     assert again["curves"] == found["curves"]
+    plain = evaluate(tmp_path, tracking_uri, *STRANGER, *QUICK, "threats.L2=0.5")
+    assert (plain["name"], plain["curves"]) == (found["name"], [])
 
 
 def test_two_evaluations_are_compared(tmp_path, tracking_uri, capsys):

@@ -11,7 +11,7 @@ from trainers import noise
 from trainers.attacks.cascade import stream
 from trainers.attacks.draws import Sequential
 from trainers.attacks.search import Rows, Search, Walk, misclassified
-from trainers.modes import frozen, mode
+from trainers.modes import frozen, full_float32, mode
 from trainers.types import Attack, Batch, Model
 
 SLACK = 1e-6
@@ -111,7 +111,8 @@ class AttackRun:
         distance = threat.distance(found, x)
         in_cube = ((found >= 0) & (found <= 1)).flatten(1).all(1)
         inside = in_cube & (distance <= threat.eps + SLACK * max(1.0, threat.eps))
-        logits = self._model(found)
+        with full_float32():
+            logits = self._model(found)
         fooled = claimed & inside & misclassified(logits, y)
         x_adv = torch.where(fooled.reshape(-1, *[1] * (x.dim() - 1)), found, x)
         prediction = torch.where(fooled, logits.argmax(1), y)

@@ -14,7 +14,7 @@ from trainers.evaluation.exam import Exam
 from trainers.evaluation.ledger import Item
 from trainers.evaluation.meter import Meter
 from trainers.evaluation.piece import Piece
-from trainers.modes import mode
+from trainers.modes import full_float32, mode
 from trainers.types import Attack, Batch
 
 
@@ -24,7 +24,7 @@ class Task:
     ``attack`` is the item's (None for the clean step).  ``save`` writes down all there is to know between two turns,
     and ``resumed`` makes the task that goes on from there.
 
-    Errors: ``ValueError`` for images and labels that do not fit the model.
+    Errors: ``Unfit`` for images that cannot be read, and images, labels and logits that do not go together.
     """
 
     def __init__(
@@ -89,14 +89,19 @@ class Task:
     def _batches(self) -> Iterator[Batch]:
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         for rows in self._left.split(self._effort.batch_size) if len(self._left) else ():
-            yield self._exam.batch(rows, device)
+            try:
+                batch = self._exam.batch(rows, device)
+            except ValueError as error:  # an image that cannot be read, of another size ...
+                raise Unfit(str(error)) from error
+            yield batch
 
     @torch.no_grad()
     def _classify(self) -> Iterator[Piece]:
         with mode(self._model, train=False):
             for batch in self._batches():
                 check(batch, self._classes)
-                logits = self._model(batch.x)
+                with full_float32():
+                    logits = self._model(batch.x)
                 _check_shape(logits, len(batch.x), self._classes)
                 corrupt = {i: self._exam.corrupt[i] for i in batch.keys.tolist() if i in self._exam.corrupt}
                 unread = torch.tensor([i in corrupt for i in batch.keys.tolist()], device=logits.device)
@@ -116,23 +121,27 @@ class Task:
         return Piece(self.item.chain, self.item.attack, corrupt=corrupt or {}, **parts)
 
 
+class Unfit(ValueError):
+    """Images, labels or logits that do not go together."""
+
+
 def check(batch: Batch, classes: int) -> None:
-    """``ValueError`` for images outside [0, 1] and labels that are no class of the model's."""
+    """``Unfit`` for images outside [0, 1] and labels that are no class of the model's."""
     low, high = float(batch.x.min()), float(batch.x.max())
     if not (low >= 0 and high <= 1):
         cause = "8-bit images that were not divided by 255" if high > 1.5 and low >= 0 else "images already normalised"
-        raise ValueError(
+        raise Unfit(
             f"images reach from {low:.4g} to {high:.4g}, not within [0, 1]: probably {cause}; give pixels in [0, 1], "
             "the model normalises them itself"
         )
     low_y, high_y = int(batch.y.min()), int(batch.y.max())
     if low_y < 0 or high_y >= classes:
-        raise ValueError(f"labels reach from {low_y} to {high_y}, the model has {classes} classes, 0 to {classes - 1}")
+        raise Unfit(f"labels reach from {low_y} to {high_y}, the model has {classes} classes, 0 to {classes - 1}")
 
 
 def _check_shape(logits: Tensor, n: int, classes: int) -> None:
     if logits.shape != (n, classes):
-        raise ValueError(
+        raise Unfit(
             f"the model gives {tuple(logits.shape)} for {n} images of {classes} classes; it must give one logit a "
             "class, (N, K)"
         )

@@ -106,6 +106,7 @@ def evaluation() -> dict:
             {"norm": "Linf", "eps": 8 / 255, "attacks": [], "robust": robust(4321), "beyond": None},
         ],
         "doubts": [],
+        "checked": ["zero gradients"],
         "attack": {"version": "standard", "mode": "reference", "seed": 0},
         "suite": suite("robustbench_cifar10_linf")["suite"],
     }

@@ -97,4 +97,7 @@ def test_a_version_outlives_its_run(tracking_uri, tmp_path):
     run_id = put(tracking_uri, tmp_path, "first", "digits")
     with mock.patch.object(MlflowClient, "get_run", side_effect=MlflowException("gone")):
         facts = origin("models:/digits/1", tracking_uri)
-    assert (facts.run_id, facts.threat, facts.clean_accuracy) == (run_id, ("Linf", 0.1), 0.875)
+    assert (facts.run_id, facts.threat, facts.clean_accuracy) == (None, ("Linf", 0.1), 0.875)
+    assert origin("models:/digits/1", tracking_uri).run_id == run_id
+    MlflowClient(tracking_uri).delete_run(run_id)  # a deleted run takes no report
+    assert origin("models:/digits/1", tracking_uri).run_id is None
