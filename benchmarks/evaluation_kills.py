@@ -152,7 +152,7 @@ def _said(folder: Path) -> str:
 
 def _last(place: Path, *folders: str) -> float:
     """When the last file was put there, whole; 0 if there is none."""
-    files = [file for name in folders for file in (place / name).glob("*") if file.suffix in (".json", ".safetensors")]
+    files = [file for name in folders for file in (place / name).rglob("*") if file.suffix in (".json", ".safetensors")]
     return max((file.stat().st_mtime for file in files), default=0.0)
 
 

@@ -8,6 +8,8 @@ AutoAttack standard, Linf 0.1, on images of the digits' test split that no train
 ``two_workers_over_one``: seconds from the first item to the last verdict with two workers over those with one, all on
 Ray, one thread a worker, journal and all.  Actors are there, and each has done a first small item, before the clock
 starts.  The arms take turns (1, 2, 2, 1, ...); a ratio is of one pair.
+``two_loops_over_one``: the same of bare forwards on the same actors, which wait for nothing and share nothing but the
+machine: two virtual processors of one core give far less than twice the speed of one.
 ``work_of_two_over_one``: the same of the seconds that workers were at work, summed over them: 1 where smaller items and
 a busier machine cost nothing.  Half of it is what two workers that are never idle would need.
 ``work_lost_to_a_kill``: see ``evaluation_kills.py``.
@@ -18,6 +20,7 @@ queries.
 """
 
 import hashlib
+import os
 import statistics
 import sys
 import tempfile
@@ -25,6 +28,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -38,7 +42,7 @@ from benchmarks.science import add
 from pipelines import cluster
 from pipelines.compose import compose
 from pipelines.evaluation.crew import Actors
-from pipelines.evaluation.evaluator import Order
+from pipelines.evaluation.evaluator import Evaluator, Order
 from pipelines.evaluation.journal import Journal
 from trainers import models
 from trainers.attacks.cascade import Cascade, autoattack
@@ -52,6 +56,8 @@ from trainers.threat import Linf
 NETWORK, EPS, QUERIES = "at_gelu_3", 0.1, 5000
 FIRST = 4
 """Images in the item that comes before the clock starts."""
+FORWARDS, ALIKE = 2000, 32
+"""Bare forwards of so many images, which show what the machine allows."""
 
 READING = """How to read it
 Shares and ratios: mean over n pairs of arms or n kills; spread: standard deviation; interval: 95%, Student's t.
@@ -61,12 +67,13 @@ Everything is in seconds by the clock of this machine: nothing else should run o
 @dataclass(frozen=True)
 class Arm:
     """One way through all attacks: ``seconds`` by the clock; ``work``: those of all workers together, ``square`` of
-    them in Square; ``verdicts``: of each example the attack that fooled it."""
+    them in Square; ``verdicts``: of each example the attack that fooled it; ``loop``: of bare forwards."""
 
     seconds: float
     work: float
     square: float
     verdicts: tuple[str, ...]
+    loop: float = 1.0
 
 
 def trained(cache: Path, epochs: int) -> Path:
@@ -86,7 +93,7 @@ def one_arm(workers: int, model: nn.Module, exam: HeldOut, cascade: Cascade, fol
     config = compose("evaluate", [])
     placed = {"workers": workers, "device": "cpu", "parallel": {"cpus_per_worker": 1}}
     use_gpu, resources = cluster.placement(placed)
-    effort, journal = Effort(config["seed"], config["batch_size"]), Journal(str(folder))
+    effort, journal = Effort(config["seed"], config["batch_size"]), Journal(str(folder), "benchmark")
     order = Order(
         model,
         exam,
@@ -110,17 +117,40 @@ def one_arm(workers: int, model: nn.Module, exam: HeldOut, cascade: Cascade, fol
             ledger.add(piece)
             journal.add(item, piece)
         seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        crew.ask([Loop(FORWARDS // workers)] * workers)
+        loop = time.perf_counter() - began
     finally:
         crew.close()
     spent = {name: piece.seconds for (_, name), piece in ledger.costs.items()}
-    return Arm(seconds, sum(spent.values()), spent.get("square", 0.0), tuple(ledger.by(0)))
+    return Arm(seconds, sum(spent.values()), spent.get("square", 0.0), tuple(ledger.by(0)), loop)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Forwards of a batch, and nothing else."""
+
+    forwards: int
+
+    def __call__(self, evaluator: Evaluator) -> None:
+        x = evaluator.order.exam.batch(torch.arange(min(ALIKE, len(evaluator.order.exam)))).x
+        with torch.no_grad():
+            for _ in range(self.forwards):
+                evaluator.model(x)
 
 
 def warm_up(crew: Actors, attack: str) -> None:
-    """A first small item on each worker."""
+    """A first small item on each worker, once all of them are there."""
+    while len(set(crew.ask([process] * crew.workers))) < crew.workers:
+        pass
     items = iter([Item(0, attack, torch.arange(FIRST))] * crew.workers)
     for _ in crew.work(lambda: next(items, None), idle, idle):
         pass
+
+
+def process(_: Any) -> int:
+    """Which one answers."""
+    return os.getpid()
 
 
 def idle(*_: Item) -> None:
@@ -148,6 +178,8 @@ def add_scaling(rows: Rows, found: Sequence[tuple[Arm, Arm]], queries: int) -> i
     n, alone = len(found[0][0].verdicts), statistics.median(one.seconds for one, _ in found)
     note = f"{n} images, {queries} queries of Square, {alone:.0f} s with one"
     add(rows, "two_workers_over_one", [two.seconds / one.seconds for one, two in found], "<= 0.55", note)
+    note = f"{FORWARDS} forwards, half of them on each of two: what this machine allows"
+    add(rows, "two_loops_over_one", [two.loop / one.loop for one, two in found], note=note)
     add(rows, "work_of_two_over_one", [two.work / one.work for one, two in found])
     columns = zip(*(arm.verdicts for pair in found for arm in pair), strict=True)
     return sum(len(set(verdicts)) > 1 for verdicts in columns)
@@ -160,7 +192,7 @@ def expected(one: Arm, n: int, queries: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser(__doc__)
-    options.add_argument("--n", type=int, help="images (256 in the arms, 192 in what is killed; quick: 80, 96)")
+    options.add_argument("--n", type=int, help="images (256 in the arms, 192 in what is killed; quick: 128, 96)")
     options.add_argument("--repeats", type=int, help="pairs of arms (3; quick: 1)")
     options.add_argument("--kills", type=int, help="of one evaluation (8; quick: 4)")
     options.add_argument("--queries", type=int, help="of Square, in the arms (5000; quick: 1000)")
@@ -175,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = Rows(f"Sharing and losing the work of AutoAttack standard: digits, Linf {EPS}", READING)
 
     started = cluster.connect()
-    found = pairs(saved, given.n or (80 if quick else 256), queries, given.repeats or (1 if quick else 3))
+    found = pairs(saved, given.n or (128 if quick else 256), queries, given.repeats or (1 if quick else 3))
     if started:
         ray.shutdown()
     differing = add_scaling(rows, found, queries)

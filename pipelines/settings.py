@@ -95,7 +95,7 @@ class EvaluationReport:
 
 @dataclass
 class Journal:
-    seconds: float = 2.0
+    seconds: float = 1.0
 
 
 @dataclass

@@ -74,16 +74,16 @@ class Ledger:
     def take(self, size: int, workers: int = 1) -> Item | None:
         """Up to ``size`` examples that wait for the same attack, the earliest there is; None if nothing waits.
 
-        Where ``workers`` share the work, what is left of an attack is cut so that each gets several items of it, of a
-        sixteenth of ``size`` at least.
+        Where ``workers`` share the work, each gets two items or more of what is left of an attack, or, where that would
+        be less than a quarter of ``size`` (a batch, whose every step costs much the same however few are in it), one.
         """
         for chain, attack, waiting, there in self._stages():
             rows = waiting.nonzero()[:, 0]
             if not len(rows):
                 continue
             if workers > 1 and not self._lockstep:
-                fair = math.ceil(there / (2 * workers))
-                rows = rows[: max(fair, size // 16, 1)]
+                each = there / workers
+                rows = rows[: math.ceil(each / 2 if each >= size / 2 else each)]
             item = Item(chain, attack, rows[:size])
             self._busy[chain, item.rows] = True
             return item
