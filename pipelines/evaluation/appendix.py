@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipelines.errors import first_line
 from pipelines.evaluation import findings
 from pipelines.evaluation.crew import Crew
 from pipelines.evaluation.evaluator import Evaluator
@@ -26,6 +27,7 @@ from trainers.types import Attack
 
 LOOKED_AT = 64
 """Examples that doubts are looked for on, all in the model at once; half as many for as long as memory runs out."""
+UNEXAMINED = "not examined"
 CHUNK = 64
 """Examples whose smallest eps is one question."""
 POINTS = 41
@@ -69,10 +71,12 @@ class _Examine:
         while True:
             try:
                 return [asdict(doubt) for doubt in self._look(evaluator, self.rows[:count], self.robust[:count])]
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
                 if count < 16:
-                    raise
+                    return [_unexamined(error)]
                 count //= 2
+            except Exception as error:  # verdicts that took hours are not thrown away for a model that breaks a check
+                return [_unexamined(error)]
 
     def _look(self, evaluator: Evaluator, rows: Tensor, robust: Tensor) -> list[doubts.Doubt]:
         order, device = evaluator.order, evaluator.device
@@ -86,6 +90,16 @@ class _Examine:
             order.effort.seed,
             self.stated,
         )
+
+
+def _unexamined(error: Exception) -> dict[str, Any]:
+    """A doubt of its own: what could not be looked for was not found absent."""
+    return {
+        "name": UNEXAMINED,
+        "explanation": "The model could not be examined: a check ended with an error. So nothing shows that these "
+        "numbers do not mislead; repair the model where the error is its own.",
+        "evidence": {"error": f"{type(error).__name__}: {first_line(error)}"},
+    }
 
 
 def _doubts(evaluation: Evaluation, ledger: Ledger, crew: Crew) -> list[dict[str, Any]]:
@@ -106,7 +120,7 @@ def _doubts(evaluation: Evaluation, ledger: Ledger, crew: Crew) -> list[dict[str
         for doubt in answer:
             told = found.setdefault(doubt["name"], {**doubt, "evidence": {**doubt["evidence"], "at": ""}})
             told["evidence"]["at"] = ", ".join(filter(None, (told["evidence"]["at"], title(chain.threat))))
-    return [found[name] for name in doubts.CHECKS if name in found]
+    return [found[name] for name in (UNEXAMINED, *doubts.CHECKS) if name in found]
 
 
 @dataclass(frozen=True)

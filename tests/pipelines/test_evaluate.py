@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -267,6 +268,55 @@ def test_what_a_weak_attack_leaves_is_doubted_at_every_eps_and_batch(tmp_path, t
         found = evaluate(tmp_path, tracking_uri, *STRANGER, *weak, *more)
         (doubt,) = (doubt for doubt in found["doubts"] if doubt["name"] == "more effort still gains")
         assert "Linf 0.1" in doubt["evidence"]["at"]
+
+
+def test_a_model_that_breaks_a_check_keeps_its_verdicts_and_is_doubted(tmp_path, tracking_uri, monkeypatch):
+    from trainers.evaluation import doubts
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(doubts, "examine", broken)
+    found = evaluate(tmp_path, tracking_uri, *STRANGER, *(q for q in QUICK if "doubts" not in q))
+    (doubt,) = found["doubts"]
+    assert doubt["name"] == "not examined"
+    assert "no such kernel" in doubt["evidence"]["error"]
+    assert found["threats"][0]["robust"]["n"] == 24
+
+
+def test_each_tracking_server_is_told_once(tmp_path, tracking_uri, tracking_template):
+    from mlflow import MlflowClient
+
+    shutil.copyfile(tracking_template, tmp_path / "other.db")
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    for uri in (tracking_uri, other, tracking_uri):
+        found = evaluate(tmp_path, uri, *STRANGER, *QUICK)
+    for uri in (tracking_uri, other):
+        (run,) = MlflowClient(uri).search_runs(["1"])
+        assert run.info.status == "FINISHED"
+        key = "evaluation/clean_accuracy"
+        assert run.data.metrics[key] == found["clean"]["accuracy"]
+        assert len(MlflowClient(uri).get_metric_history(run.info.run_id, key)) == 1
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_in_reference_mode_two_workers_find_what_one_does(tmp_path, tracking_uri):
+    apgd = ("attack=pgd", "attack._target_=trainers.attacks.apgd.APGD", "attack.steps=20", "attack.restarts=2")
+    settings = (
+        "reference=true",
+        "batch_size=6",
+        "threats.Linf=0.1",
+        "doubts=false",
+        "report.pictures=0",
+        "examples=24",
+    )
+    one = evaluate(tmp_path, tracking_uri, *strangers.saved(tmp_path), *apgd, *settings)
+    shared = ("workers=2", "name=shared", "parallel.cpus_per_worker=1")
+    two = evaluate(tmp_path, tracking_uri, *strangers.saved(tmp_path), *apgd, *settings, *shared)
+    assert one["attack"]["mode"] == "reference"
+    assert (table(two), rows(two)) == (table(one), rows(one))
+    other = evaluate(tmp_path, tracking_uri, *strangers.saved(tmp_path), *apgd, *settings, "batch_size=7")
+    assert other["name"] != one["name"]
 
 
 def test_a_curve_falls_through_what_was_measured(tmp_path, tracking_uri):
