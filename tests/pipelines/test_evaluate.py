@@ -281,6 +281,9 @@ def test_a_model_that_breaks_a_check_keeps_its_verdicts_and_is_doubted(tmp_path,
     (doubt,) = found["doubts"]
     assert doubt["name"] == "not examined"
     assert "no such kernel" in doubt["evidence"]["error"]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(tmp_path, tracking_uri, *STRANGER, *(q for q in QUICK if "doubts" not in q))["doubts"] == []
     assert found["threats"][0]["robust"]["n"] == 24
 
 
