@@ -56,7 +56,7 @@ def _kill_a_worker(storage: Path, killed: list[int]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(600)
 def test_on_a_running_cluster_a_stopped_run_ends_with_5_and_continues_where_it_was(tmp_path, tracking_uri):
     import ray
     from mlflow import MlflowClient
@@ -85,7 +85,7 @@ def test_on_a_running_cluster_a_stopped_run_ends_with_5_and_continues_where_it_w
 
     process = start()
     try:
-        rest, _ = process.communicate(timeout=200)
+        rest, _ = process.communicate(timeout=330)
     except subprocess.TimeoutExpired:
         process.kill()
         pytest.fail(f"the second command has not ended: {process.communicate()[0]}")
