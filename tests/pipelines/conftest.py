@@ -27,6 +27,14 @@ def _mlflow_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         mlflow.set_tracking_uri(None)
 
 
+@pytest.fixture(autouse=True)
+def _import_path() -> Iterator[None]:
+    """A verb that is trusted to run code looks for it in the working folder from then on: no test leaves its own."""
+    found = list(sys.path)
+    yield
+    sys.path[:] = found
+
+
 @pytest.fixture(scope="session")
 def tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipelines.tracking import server

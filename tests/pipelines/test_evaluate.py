@@ -32,7 +32,6 @@ STRANGER = ("model.source=stranger:robust", "trust=true")
 def _beside_a_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     strangers.write(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     sys.modules.pop("stranger", None)
 
 
@@ -276,13 +275,12 @@ def test_a_model_that_breaks_a_check_keeps_its_verdicts_and_is_doubted(tmp_path,
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(doubts, "examine", broken)
-    found = evaluate(tmp_path, tracking_uri, *STRANGER, *(q for q in QUICK if "doubts" not in q))
+    with monkeypatch.context() as patch:
+        patch.setattr(doubts, "examine", broken)
+        found = evaluate(tmp_path, tracking_uri, *STRANGER, *(q for q in QUICK if "doubts" not in q))
     (doubt,) = found["doubts"]
     assert doubt["name"] == "not examined"
     assert "no such kernel" in doubt["evidence"]["error"]
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
     assert evaluate(tmp_path, tracking_uri, *STRANGER, *(q for q in QUICK if "doubts" not in q))["doubts"] == []
     assert found["threats"][0]["robust"]["n"] == 24
 

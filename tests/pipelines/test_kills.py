@@ -56,6 +56,17 @@ def _kill_a_worker(storage: Path, killed: list[int]) -> None:
         time.sleep(0.02)
 
 
+def _wait_for_a_checkpoint(storage: Path) -> None:
+    """An epoch's line comes before its checkpoint, which is there once Ray has written it down."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for snapshot in storage.glob("*/checkpoint_manager_snapshot.json"):
+            if '"checkpoint_dir_name":' in snapshot.read_text():
+                return
+        time.sleep(0.05)
+    pytest.fail("no checkpoint was written")
+
+
 @pytest.mark.timeout(600)
 def test_on_a_running_cluster_a_stopped_run_ends_with_5_and_continues_where_it_was(tmp_path, tracking_uri):
     import ray
@@ -74,6 +85,7 @@ def test_on_a_running_cluster_a_stopped_run_ends_with_5_and_continues_where_it_w
         assert process.stdout is not None
         said = next(line for line in process.stdout if "/40  loss" in line or "holdfast:" in line)
         assert "/40  loss" in said
+        _wait_for_a_checkpoint(tmp_path / "runs")
         process.terminate()
         rest, _ = process.communicate(timeout=60)
     finally:
