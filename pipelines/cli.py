@@ -17,10 +17,15 @@ VERBS = {
     "train": "train a model by a recipe, track it and register it",
     "evaluate": "attack a model, from anywhere, by AutoAttack, and report how much it withstands",
     "compare": "two evaluations of the same images, example by example",
+    "promote": "let the gate attack the challenger, and make it champion if it passes",
+    "rollback": "make the previous champion champion again",
+    "models": "what is registered: numbers, aliases, doubts, where it comes from",
     "quickstart": "the whole job on the embedded digits: standard against GradNorm, one table, one registered model",
     "recipes": "what there is to choose from, one line each",
     "doctor": "what is installed, reachable and missing",
 }
+
+CONFIGURED = ("train", "evaluate", "promote", "rollback", "models")
 
 EPILOG = """examples:
   holdfast recipes
@@ -69,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(args: argparse.Namespace) -> int:
     """Run the verb; a person's mistake, a failure and a stop each end as one message and their own code."""
-    from pipelines.errors import Failure, Lost, Misuse, Stopped
+    from pipelines.errors import Failure, Lost, Misuse, Refused, Stopped
 
     if not args.debug:
         warnings.filterwarnings("ignore")
@@ -81,6 +86,8 @@ def _guarded(args: argparse.Namespace) -> int:
         return _say(error, MISUSE, args.debug)
     except Failure as error:
         return _say(error, FAILURE, args.debug)
+    except Refused as error:
+        return _say(error, REFUSED, args.debug)
     except Lost as error:
         return _say(error, LOST, args.debug)
     except (KeyboardInterrupt, Stopped):
@@ -129,6 +136,12 @@ def _run(args: argparse.Namespace) -> None:
 
         config["json"] = str(args.json) if args.json else config["json"]
         evaluate(config, console, shlex.join(["holdfast", "evaluate", *args.overrides]), debug=args.debug)
+    elif args.verb in ("promote", "rollback", "models"):
+        from pipelines.compose import compose
+
+        config = compose(args.verb, args.overrides, args.recipes)
+        config["json"] = str(args.json) if args.json else config["json"]
+        _registry(args, config, console)
     elif args.verb == "train":
         from pipelines.compose import compose
 
@@ -141,13 +154,33 @@ def _run(args: argparse.Namespace) -> None:
         train(config, console, debug=args.debug)
 
 
+def _registry(args: argparse.Namespace, config: dict[str, Any], console: Any) -> None:
+    if args.verb == "promote":
+        from pipelines.promote import promote
+
+        promote(config, console, args.recipes, debug=args.debug)
+    elif args.verb == "rollback":
+        from pipelines.rollback import rollback
+
+        rollback(config, console)
+    else:
+        from pipelines.models import models
+
+        models(config, console)
+
+
 def _verb_help(verb: str) -> int:
     print(f"holdfast {verb}: {VERBS[verb]}\n")
-    choices = {"train": "recipe data model objective optimizer threat", "evaluate": "suite data attack beyond"}
-    if verb in choices:
+    choices = {
+        "train": "recipe data model objective optimizer threat",
+        "evaluate": "suite data attack beyond",
+        "promote": "policy",
+    }
+    if verb in CONFIGURED:
         from pipelines.compose import CONFIGS
 
         print((CONFIGS / f"{verb}.yaml").read_text())
+    if verb in choices:
         print(f"choices: holdfast recipes {choices[verb]}")
     print("options: --json FILE  --recipes DIR  --debug")
     return OK

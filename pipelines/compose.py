@@ -20,8 +20,8 @@ from pipelines import build, settings
 from pipelines.errors import Misuse
 
 CONFIGS = Path(__file__).parent / "configs"
-ConfigStore.instance().store(name="schema_train", node=settings.Train)
-ConfigStore.instance().store(name="schema_evaluate", node=settings.Evaluate)
+for _verb in (settings.Train, settings.Evaluate, settings.Promote, settings.Rollback, settings.Models):
+    ConfigStore.instance().store(name=f"schema_{_verb.__name__.lower()}", node=_verb)
 
 # Settings that say where and how a run is watched, not what it computes: they leave its name alone.
 INCIDENTAL = (

@@ -14,6 +14,10 @@ class Failure(Exception):
     """What was asked could not be done; the message says what and what to do.  Exit code 1."""
 
 
+class Refused(Exception):
+    """A gate said no, and nothing was moved.  Exit code 3."""
+
+
 class Lost(Exception):
     """The cluster or job went away and its end is not known.  Exit code 4."""
 

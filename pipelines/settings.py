@@ -128,6 +128,58 @@ class Evaluate:
 
 
 @dataclass
+class Bar:
+    floor: float = 0.0
+    class_floor: float = 0.0
+    rule: str = "not_worse"
+    margin: float = 0.02
+
+
+@dataclass
+class Policy:
+    evaluation: list[str] = field(default_factory=list)
+    clean: Bar = field(default_factory=Bar)
+    robust: Bar = field(default_factory=Bar)
+    level: float = 0.05
+    doubts: list[str] = field(default_factory=list)
+    digest: str | None = None
+
+
+@dataclass
+class Promote:
+    name: str = MISSING
+    version: int | None = None
+    to: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    path: str | None = None
+    watch: float | None = None
+    markdown: str | None = None
+    batch_size: int = 64
+    compile: bool = False
+    workers: int = 1
+    device: str = "auto"
+    tracking: Tracking = field(default_factory=Tracking)
+    storage: str = MISSING
+    json: str | None = None
+
+
+@dataclass
+class Rollback:
+    name: str = MISSING
+    reason: str = MISSING
+    version: int | None = None
+    tracking: Tracking = field(default_factory=Tracking)
+    json: str | None = None
+
+
+@dataclass
+class Models:
+    name: str | None = None
+    tracking: Tracking = field(default_factory=Tracking)
+    json: str | None = None
+
+
+@dataclass
 class Train:
     recipe: str = MISSING
     name: str | None = None

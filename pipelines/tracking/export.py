@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import hashlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ FILES = ("model.json", "weights.safetensors")
 """What ``trainers.models.save`` writes."""
 EXTRA = "extra_files"
 """Where MLflow puts them in a model."""
+NOTE = "registered_model_meta"
 
 _PACKAGES = ("torch", "timm", "safetensors", "numpy")
 
@@ -54,6 +56,17 @@ def export(model: "nn.Module", directory: Path, example_shape: Sequence[int], to
             pip_requirements=requirements(),
             extra_files=[str(directory / file) for file in FILES],
         )
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over path and content of every file of a model, but for the note MLflow adds when it fetches one."""
+    sha = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name != NOTE:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            sha.update(f"{name} {content}\n".encode())
+    return sha.hexdigest()
 
 
 def requirements() -> list[str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RUN = "holdfast.run_id"
 """The tag of a logged model that names the run it came from."""
+ARTEFACT = "holdfast.artefact"
+"""The tag of a logged model and of its versions: ``export.digest`` of its files."""
 
 
 def check_name(name: str) -> None:
@@ -63,8 +65,9 @@ def register(
         )
         if name is None:
             return None
+        mark = {ARTEFACT: client.get_logged_model(model_id).tags.get(ARTEFACT, "")}
         with server.as_default(uri):
-            return _new_version(client, name, run_id, model_id, labels)
+            return _new_version(client, name, run_id, model_id, {**labels, **mark})
     except Exception as error:
         raise Failure(
             f"register_as={name}: the model of run {run_id} is not registered ({_first_line(error)}); it is kept in "
@@ -156,6 +159,7 @@ def _new_model(
             described = Model.load(str(local))
             described.model_id, described.run_id = made.model_id, run_id
             described.save(str(local / "MLmodel"))
+            client.set_logged_model_tags(made.model_id, {ARTEFACT: export.digest(local)})
             client.log_model_artifacts(made.model_id, str(local))
             client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
             client.log_batch(run_id, metrics=_metrics_of(run, metrics, made.model_id))

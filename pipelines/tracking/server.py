@@ -73,6 +73,19 @@ def as_default(uri: str) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """MLflow's own requests give up after half a minute inside, not after the four that its defaults add up to."""
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    ours = {name: value for name, value in limits.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
 def call(uri: str, endpoint: str, body: dict[str, Any], method: str = "POST", timeout: Any = 30.0) -> dict[str, Any]:
     """One request to a server over HTTP, with MLflow's own authentication and none of its retries (7 of up to 120 s).
 
@@ -119,6 +132,14 @@ def check(uri: str, within: float = ANSWER_WITHIN) -> None:
             problem.append(TimeoutError(f"no answer within {3 * within:g} s"))
     if problem:
         raise _unreachable(uri, problem[0]) from None
+
+
+def check_there(uri: str) -> None:
+    """As ``check``, and ``Misuse`` for a SQLite database that is not there: nothing would be found in a new one."""
+    path = database(uri)
+    if path and not path.exists():
+        raise Misuse(f"tracking.uri={uri}: there is no such database; correct tracking.uri, or train a model first")
+    check(uri)
 
 
 def _unreachable(uri: str, error: BaseException) -> Misuse:

@@ -68,3 +68,31 @@ def mcnemar(gained: int, lost: int) -> float:
         tail += ways
         ways = ways * (n - k) // (k + 1)
     return min(2 * tail / 2**n, 1.0)
+
+
+def paired_score(gained: int, lost: int, n: int, margin: float = 0.0) -> float:
+    """One-sided p that the second of two shares, measured on the same ``n`` examples, is worse than the first by
+    ``margin`` or more; ``margin=0``: that it is not better.
+
+    ``gained`` examples are right in the second measurement only, ``lost`` in the first only.  With the difference of
+    the shares held at ``d = -margin``, the likelihood is largest at the share lost
+    ``q = (sqrt(B² - 8nC) - B) / 4n``, ``B = (2n - gained + lost) d - gained - lost``, ``C = -lost d (1 - d)``, and
+    ``z = (gained - lost - n d) / sqrt(n (2q + d (1 - d)))`` is standard normal for large ``n``.  At ``margin=0`` it is
+    McNemar's ``(gained - lost) / sqrt(gained + lost)``.  Without any difference, and no margin, p is 1.
+
+    Errors: ``ValueError`` for counts that do not fit into ``n``, a ``margin`` outside [0, 1).
+    Source: Tango, *Equivalence test and confidence interval for the difference in proportions for the paired-sample
+    design*, Statistics in Medicine 17 (1998) 891-908.
+    """
+    if n < 1 or min(gained, lost) < 0 or gained + lost > n:
+        raise ValueError(f"gained={gained} and lost={lost} do not fit into n={n} examples")
+    if not 0 <= margin < 1:
+        raise ValueError(f"margin={margin:g} must be in [0, 1), such as 0.02")
+    d = -margin
+    b = (2 * n - gained + lost) * d - gained - lost
+    c = -lost * d * (1 - d)
+    share = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+    variance = n * (2 * share + d * (1 - d))
+    if variance <= 0:  # nothing differs, and no margin: nothing speaks for the second
+        return 1.0
+    return NormalDist().cdf(-(gained - lost - n * d) / math.sqrt(variance))

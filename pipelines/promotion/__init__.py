@@ -1,0 +1,1 @@
+"""From a challenger to the champion: evidence, the gate, the move."""

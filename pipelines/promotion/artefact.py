@@ -1,0 +1,122 @@
+"""The artefact that the registry serves: fetched anew, weighed against its digest, tried against its network."""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelines import sources
+from pipelines.errors import Failure, Misuse, first_line
+from pipelines.redact import redact_text
+from pipelines.tracking import export, registry, versions
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """``registered``: the digest the registry keeps, None if it keeps none; ``digest``: of the files as they are;
+    ``network``: of the network inside.  ``takes``, ``judged``: what the signature takes, the images of the judgement.
+    ``difference``: of logits and input gradients, between the graph that is served and the network, of their largest;
+    ``problem``: why that could not be found."""
+
+    registered: str | None
+    digest: str
+    network: str
+    takes: str
+    judged: tuple[int, ...]
+    difference: float
+    problem: str = ""
+
+
+def inspect(uri: str, name: str, version: int, x: Tensor) -> Artefact:
+    """``x``: pixels to try it on.  Errors: ``Misuse`` for a version without artefact, and one that does not load."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+        place = versions.fetch(uri, name, version, Path(folder))
+        digest = export.digest(place)
+        network = _network(place, name, version)
+        graph, problem = _graph(place)
+        difference = float("nan")
+        if graph is not None:
+            try:
+                difference = max(map(_apart, _seen(graph, x), _seen(network, x)))
+            except Exception as error:  # a graph fails in as many ways as there are networks
+                problem = f"it fails: {first_line(error)}"
+        return Artefact(
+            registered=versions.find(uri, name, version).tags.get(registry.ARTEFACT) or None,
+            digest=digest,
+            network=sources.digest(network),
+            takes=_takes(place),
+            judged=tuple(x.shape[1:]),
+            difference=difference,
+            problem=problem,
+        )
+
+
+@dataclass(frozen=True)
+class Weighed:
+    registered: str | None
+    digest: str
+
+
+def weigh(uri: str, name: str, version: int) -> Weighed:
+    """The two digests alone, of an artefact whose network loads.  Errors: as ``inspect``."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+        place = versions.fetch(uri, name, version, Path(folder))
+        _network(place, name, version)
+        registered = versions.find(uri, name, version).tags.get(registry.ARTEFACT) or None
+        return Weighed(registered, export.digest(place))
+
+
+def unchanged(uri: str, name: str, version: int, digest: str) -> bool:
+    """Whether the files are those of ``digest`` still."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+        return export.digest(versions.fetch(uri, name, version, Path(folder))) == digest
+
+
+def _network(place: Path, name: str, version: int) -> nn.Module:
+    try:
+        return registry.load(str(place)).cpu().eval()
+    except (Failure, Misuse, ValueError, OSError) as error:
+        raise Misuse(
+            f"models:/{name}/{version} cannot be loaded ({redact_text(first_line(error))}); register it anew, or take "
+            "its alias away in the registry"
+        ) from error
+
+
+def _graph(place: Path) -> tuple[Any, str]:
+    import mlflow.pytorch
+
+    try:
+        with export.quiet():
+            return mlflow.pytorch.load_model(str(place)), ""
+    except Exception as error:
+        return None, f"it cannot be loaded: {redact_text(first_line(error))}"
+
+
+def _seen(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the input gradient of each image's largest."""
+    x = x.detach().clone().requires_grad_(True)
+    logits = model(x)
+    (gradient,) = torch.autograd.grad(logits.amax(1).sum(), x)
+    return logits.detach(), gradient
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
+
+
+def _takes(place: Path) -> str:
+    """``float32 pixels (1, 8, 8) in [0, 1]``, by the signature that serving holds callers to."""
+    from mlflow.models import Model
+
+    described = Model.load(str(place))
+    inputs = described.signature.inputs.inputs if described.signature else []
+    if len(inputs) != 1 or not re.search("pixels", str(inputs[0].name)):
+        return "no pixels, by its signature"
+    shape: Sequence[int] = tuple(inputs[0].shape)
+    free = shape[0] == -1
+    return f"{inputs[0].type.name} pixels {tuple(shape[1:])} in [0, 1]" + ("" if free else f", {shape[0]} at a time")
