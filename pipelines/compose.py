@@ -200,7 +200,7 @@ def _compose(verb: str, overrides: list[str], recipes: Path | None) -> DictConfi
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return hydra_compose(verb, overrides=[*overrides, f"hydra.searchpath={search}"], return_hydra_config=False)
     except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__ or error
+        cause = error.__cause__ or error.__context__ or error  # Hydra hides some of them
         key = getattr(cause, "full_key", None)
         raise Misuse(f"{key}: {_first_line(cause)}" if key else _first_line(cause)) from error
 

@@ -244,6 +244,8 @@ def _judged(config: Mapping[str, Any], recipes: Path | None) -> dict[str, Any]:
         key = str(override).partition("=")[0].lstrip("+")
         if key.partition(".")[0] in _OURS:
             raise Misuse(f"policy.evaluation: {override} is not the policy's to say; remove it")
+        if key.startswith(("attack.", "beyond.")) and key != "attack.version":
+            raise Misuse(f"policy.evaluation: {override} would be another attack than the one people know; remove it")
     if not any(str(override).partition("=")[0].partition(".")[0] in ("threats", "suite") for override in asked):
         raise Misuse(
             "policy.evaluation names no threat, so each version would be judged at its own; add threats.Linf=8/255"

@@ -33,27 +33,31 @@ class Artefact:
 
 
 def inspect(uri: str, name: str, version: int, x: Tensor) -> Artefact:
-    """``x``: pixels to try it on.  Errors: ``Misuse`` for a version without artefact, and one that does not load."""
+    """``x``: pixels to try it on.  Files that are not those registered are not loaded.
+
+    Errors: ``Misuse`` for a version without artefact, and one that does not load."""
+    registered = versions.find(uri, name, version).tags.get(registry.ARTEFACT) or None
     with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
         place = versions.fetch(uri, name, version, Path(folder))
-        digest = export.digest(place)
+        digest, judged = export.digest(place), tuple(x.shape[1:])
+        if registered is not None and digest != registered:
+            said = "not loaded: its files were changed"
+            return Artefact(registered, digest, "", said, judged, float("nan"), said)
         network = _network(place, name, version)
-        graph, problem = _graph(place)
-        difference = float("nan")
-        if graph is not None:
-            try:
-                difference = max(map(_apart, _seen(graph, x), _seen(network, x)))
-            except Exception as error:  # a graph fails in as many ways as there are networks
-                problem = f"it fails: {first_line(error)}"
-        return Artefact(
-            registered=versions.find(uri, name, version).tags.get(registry.ARTEFACT) or None,
-            digest=digest,
-            network=sources.digest(network),
-            takes=_takes(place),
-            judged=tuple(x.shape[1:]),
-            difference=difference,
-            problem=problem,
-        )
+        difference, problem = _difference(place, network, x)
+        return Artefact(registered, digest, sources.digest(network), _takes(place), judged, difference, problem)
+
+
+def _difference(place: Path, network: nn.Module, x: Tensor) -> tuple[float, str]:
+    """Between the graph and the network; or why there is none."""
+    graph, problem = _graph(place)
+    if graph is None:
+        return float("nan"), problem
+    try:
+        gaps = torch.tensor([_apart(a, b) for a, b in zip(_seen(graph, x), _seen(network, x), strict=True)])
+        return float(gaps.max()), ""  # the largest of tensors is NaN where one is, which Python's max may lose
+    except Exception as error:  # a graph fails in as many ways as there are networks
+        return float("nan"), f"it fails: {first_line(error)}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from pipelines.promotion.artefact import Artefact
 from pipelines.promotion.evidence import Evidence
 from pipelines.promotion.policy import ANY, BETTER, Bar, Policy
-from trainers.evaluation.intervals import paired_score, wilson
+from trainers.evaluation.intervals import mcnemar_gained, paired_score, wilson
 from trainers.evaluation.paired import paired
 
 SAME = 1e-3
@@ -42,10 +42,12 @@ class Decision:
 
 
 def decide(candidate: Evidence, champion: Evidence | None, policy: Policy) -> Decision:
-    """Every clause of ``policy``, none left out because another failed.  Nothing is read and nothing is changed.
+    """Every clause of ``policy``, none left out because another failed, but that what was evaluated otherwise is not
+    compared.  Nothing is read and nothing is changed.
 
-    Against the champion each accuracy is tested one-sided at ``policy.level`` on the images that both met
-    (``paired_score``).  Every test must pass, so that more of them make no wrong promotion likelier.
+    Against the champion each accuracy is tested one-sided at ``policy.level`` on the images that both met: ``better``
+    by McNemar's exact test, ``not_worse`` by ``paired_score``.  Every test must pass: more of them make no wrong
+    promotion likelier.
     """
     clauses = [*weighed(candidate.artefact), *_evaluation(candidate, policy), _doubts(candidate, policy)]
     clauses += _floors("clean accuracy", candidate, candidate.clean, policy.clean)
@@ -80,8 +82,8 @@ def _intact(name: str, artefact: Artefact) -> Clause:
 
 
 def _evaluation(candidate: Evidence, policy: Policy) -> Iterator[Clause]:
-    attacked, registered = candidate.network[:12], candidate.artefact.network[:12]
-    yield Clause("attacked network", f"{registered}, the artefact's", attacked, attacked == registered)
+    attacked, registered = candidate.network, candidate.artefact.network
+    yield Clause("attacked network", f"{registered[:12]}, the artefact's", attacked[:12], attacked == registered)
     name = candidate.attack["name"]
     yield Clause(
         "attack",
@@ -113,17 +115,15 @@ def _floors(what: str, candidate: Evidence, right: np.ndarray, bar: Bar) -> Iter
 
 
 def _classes(what: str, candidate: Evidence, right: np.ndarray, floor: float) -> Clause:
-    shares = {}
-    for label, name in enumerate(candidate.classes):
-        mine = candidate.labels == label
-        shares[name] = (int(right[mine].sum()), int(mine.sum()))
+    mine = [candidate.labels == label for label in range(len(candidate.classes))]
+    shares = [(int(right[rows].sum()), int(rows.sum())) for rows in mine]
     asked = f"at least {_percent(floor)}"
-    if absent := [name for name, (_, n) in shares.items() if n == 0]:
+    if absent := [name for name, (_, n) in zip(candidate.classes, shares, strict=True) if n == 0]:
         return Clause(f"{what}, each class", asked, f"no image of {', '.join(absent)}", False)
-    worst = min(shares, key=lambda name: shares[name][0] / shares[name][1])
+    worst = min(range(len(shares)), key=lambda label: shares[label][0] / shares[label][1])
     count, n = shares[worst]
-    below = sum(k < floor * m - 1e-9 for k, m in shares.values())
-    found = f"worst {worst}: {_percent(count / n)}, {count:,} of {n:,}"
+    below = sum(k < floor * m - 1e-9 for k, m in shares)
+    found = f"worst {candidate.classes[worst]}: {_percent(count / n)}, {count:,} of {n:,}"
     return Clause(f"{what}, each class", asked, found + (f"; {below} classes below" if below > 1 else ""), below == 0)
 
 
@@ -148,10 +148,12 @@ def _compared(what: str, right: np.ndarray, champion: np.ndarray, bar: Bar, leve
     if bar.rule == ANY:
         return
     pair = paired(champion, right)
-    margin = 0.0 if bar.rule == BETTER else bar.margin
-    p = paired_score(pair.gained, pair.lost, pair.n, margin)
+    if bar.rule == BETTER:
+        asked, p = "better", mcnemar_gained(pair.gained, pair.lost)
+    else:
+        asked = f"not {_points(bar.margin)} points worse, or more"
+        p = paired_score(pair.gained, pair.lost, pair.n, bar.margin)
     low, high = pair.interval
-    asked = "better" if bar.rule == BETTER else f"not {_points(margin)} points worse, or more"
     found = (
         f"{100 * pair.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], {pair.gained:,} gained, "
         f"{pair.lost:,} lost, p {p:.2g}"

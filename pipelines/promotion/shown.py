@@ -1,5 +1,6 @@
 """A decision as people read it: a table on the terminal, Markdown for a pull request or the registry's page."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -44,8 +45,9 @@ def _markdown(decision: Decision) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """Class names and errors are anybody's: nothing of them is markup."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace("`", "'")
+    """Class names and errors are anybody's: nothing of them is markup, a link, or calls anybody."""
+    text = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
+    return re.sub(r"([\\`*_{}\[\]()#!|~])", r"\\\1", text).replace("://", ":&#8203;//")
 
 
 def plain(decision: Decision) -> dict[str, Any]:

@@ -108,20 +108,23 @@ def turn(
     recover: Callable[[Record], str],
 ) -> Turn:
     """Open a record and wait until every earlier one is settled; one that is past its ``LIFE`` is given to ``recover``,
-    which finishes or undoes it and says what came of it, by the one whose turn is next."""
-    born = time.monotonic()
-    mine = append(uri, name, about, what, OPEN, facts, text)
-    while earlier := [r for r in records(uri, name) if r.number < mine.number and r.state == OPEN]:
-        now = mine.at + time.monotonic() - born
-        if all(now - r.at > LIFE or _dead(r) for r in earlier):
-            for record in earlier:
-                settle(uri, name, record, recover(record))
-            break
-        if now - mine.at > LIFE - STEP:  # others are before us, and alive: queue again
-            settle(uri, name, mine, UNDONE)
-            return turn(uri, name, about, what, facts, text, recover)
-        time.sleep(0.5)
-    return Turn(mine, born)
+    which finishes or undoes it and says what came of it, by the one whose turn is next.
+
+    A record that waited for long has little of its ``LIFE`` left: it is given up for a new one.
+    """
+    while True:
+        born = time.monotonic()
+        mine = append(uri, name, about, what, OPEN, facts, text)
+        while earlier := [r for r in records(uri, name) if r.number < mine.number and r.state == OPEN]:
+            now = mine.at + time.monotonic() - born
+            if all(now - r.at > LIFE or _dead(r) for r in earlier):
+                for record in earlier:
+                    settle(uri, name, record, recover(record))
+                break
+            time.sleep(0.2)
+        if time.monotonic() - born < (LIFE - STEP) / 2:
+            return Turn(mine, born)
+        settle(uri, name, mine, UNDONE)
 
 
 def who() -> str:

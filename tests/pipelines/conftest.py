@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -54,13 +55,14 @@ def tracking_uri(tracking_template: Path, tmp_path: Path) -> str:
 class Server:
     """A real ``mlflow server`` in a process group of its own, which can be stopped, continued, killed and restarted."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, database: str | None = None) -> None:
         self.folder, self.port, self.uri = folder, port, f"http://127.0.0.1:{port}"
+        self.database = database or f"sqlite:///{folder / 'mlflow.db'}"
         self.start()
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--workers", "1"]
+        command += ["--backend-store-uri", self.database, "--workers", "1"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self.log = (self.folder / "server.log").open("a")
@@ -69,7 +71,7 @@ class Server:
         )
         self._wait()
 
-    def _wait(self, seconds: float = 60) -> None:
+    def _wait(self, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
@@ -106,6 +108,49 @@ def start_server(tracking_template: Path, tmp_path_factory: pytest.TempPathFacto
 def mlflow_server(start_server: Callable[[], Server]) -> Server:
     """The server that the session's tests share: leave it running."""
     return start_server()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL of the session's own; its address."""
+    found = [*sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")), shutil.which("initdb")]
+    if not found[0]:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("PostgreSQL is not installed: apt install postgresql")
+    binaries, (port,) = Path(str(found[0])).parent, free_ports(1)
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-postgres-", dir="/tmp"))
+    own: list[str] = []
+    if os.getuid() == 0:  # it refuses to run as root
+        shutil.chown(folder, "postgres")
+        own = ["runuser", "-u", "postgres", "--"]
+
+    def call(name: str, *arguments: str) -> None:
+        command = [*own, str(binaries / name), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, timeout=120)
+
+    call("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "holdfast")
+    call(
+        "pg_ctl",
+        "-D",
+        f"{folder}/data",
+        "-w",
+        "-o",
+        f"-p {port} -k {folder} -h 127.0.0.1",
+        "-l",
+        f"{folder}/log",
+        "start",
+    )
+    call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "holdfast", "mlflow")
+    yield f"postgresql+psycopg://holdfast@127.0.0.1:{port}/mlflow"
+    call("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A tracking server on PostgreSQL."""
+    server = Server(tmp_path_factory.mktemp("postgres"), *free_ports(1), database=postgres)
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -63,11 +63,24 @@ def mcnemar(gained: int, lost: int) -> float:
     """
     if min(gained, lost) < 0:
         raise ValueError(f"gained={gained} and lost={lost} are counts of examples: neither can be negative")
-    n, ways, tail = gained + lost, 1, 0  # whole numbers: exact for any n
-    for k in range(min(gained, lost) + 1):
+    return min(2 * _at_most(min(gained, lost), gained + lost), 1.0)
+
+
+def mcnemar_gained(gained: int, lost: int) -> float:
+    """McNemar's exact one-sided p that the second of two shares is no better: ``Σ_{k <= lost} C(n, k) / 2^n`` with
+    ``n = gained + lost``, never more than the level in error, however few differ.  Errors, source: as ``mcnemar``."""
+    if min(gained, lost) < 0:
+        raise ValueError(f"gained={gained} and lost={lost} are counts of examples: neither can be negative")
+    return _at_most(lost, gained + lost)
+
+
+def _at_most(most: int, n: int) -> float:
+    """``Σ_{k <= most} C(n, k) / 2^n``, in whole numbers: exact for any n."""
+    ways, tail = 1, 0
+    for k in range(most + 1):
         tail += ways
         ways = ways * (n - k) // (k + 1)
-    return min(2 * tail / 2**n, 1.0)
+    return tail / 2**n
 
 
 def paired_score(gained: int, lost: int, n: int, margin: float = 0.0) -> float:
@@ -95,4 +108,4 @@ def paired_score(gained: int, lost: int, n: int, margin: float = 0.0) -> float:
     variance = n * (2 * share + d * (1 - d))
     if variance <= 0:  # nothing differs, and no margin: nothing speaks for the second
         return 1.0
-    return NormalDist().cdf(-(gained - lost - n * d) / math.sqrt(variance))
+    return 0.5 * math.erfc((gained - lost - n * d) / math.sqrt(2 * variance))  # the normal's upper tail, however small

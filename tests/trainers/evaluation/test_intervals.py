@@ -1,12 +1,14 @@
 """Intervals against published values, their defining equations, and the coverage they promise."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.special import xlogy
+from scipy.stats import binomtest, norm
 
-from trainers.evaluation.intervals import mcnemar, paired_difference, wilson
+from trainers.evaluation.intervals import mcnemar, paired_difference, paired_score, wilson
 
 
 @pytest.mark.parametrize(
@@ -97,3 +99,73 @@ def test_mcnemar_keeps_its_level():
 def test_negative_counts_are_refused():
     with pytest.raises(ValueError, match="lost=-1"):
         mcnemar(3, -1)
+
+
+def most_likely_lost(gained: int, lost: int, n: int, margin: float) -> float:
+    """The share lost ``q`` at which ``(q - margin, q, 1 - 2q + margin)`` makes the counts likeliest, by looking."""
+    low, high = margin, (1 + margin) / 2
+    for _ in range(8):
+        q = np.linspace(low, high, 2001)
+        same = np.maximum(1 - 2 * q + margin, 0)
+        likelihood = xlogy(gained, q - margin) + xlogy(lost, q) + xlogy(n - gained - lost, same)
+        best, step = int(likelihood.argmax()), q[1] - q[0]
+        low, high = max(q[best] - step, margin), min(q[best] + step, (1 + margin) / 2)
+    return float(q[best])
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.01, 0.02, 0.1, 0.4])
+@pytest.mark.parametrize(
+    ("gained", "lost", "n"),
+    [(20, 30, 540), (30, 20, 540), (0, 9, 100), (9, 0, 100), (0, 60, 100), (1, 1, 3), (400, 300, 700), (2, 900, 5000)],
+)
+def test_a_paired_score_is_at_the_likeliest_shares_that_differ_by_the_margin(gained, lost, n, margin):
+    q = most_likely_lost(gained, lost, n, margin)
+    variance = n * (2 * q - margin - margin**2)
+    z = (gained - lost + n * margin) / math.sqrt(variance)
+    assert paired_score(gained, lost, n, margin) == pytest.approx(norm.sf(z), rel=1e-4, abs=1e-12)
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(30, 20, 540), (20, 30, 540), (7, 7, 14), (5, 0, 100), (0, 5, 100)])
+def test_a_paired_score_without_a_margin_is_mcnemars_one_sided(gained, lost, n):
+    expected = norm.sf((gained - lost) / math.sqrt(gained + lost))
+    assert paired_score(gained, lost, n) == pytest.approx(expected, rel=1e-9)
+    assert paired_score(gained, lost, 10 * n) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.02, 0.05])
+@pytest.mark.parametrize("lost", [0, 1, 12, 40])
+def test_a_paired_score_falls_with_every_example_gained(lost, margin):
+    p = [paired_score(gained, lost, 200, margin) for gained in range(31)]
+    assert all(b < a for a, b in pairwise(p))
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (0, 12), (12, 0), (20, 25), (100, 100)])
+def test_a_paired_score_falls_as_the_margin_grows(gained, lost):
+    p = [paired_score(gained, lost, 200, margin) for margin in np.linspace(0, 0.2, 41)]
+    assert all(b < a for a, b in pairwise(p))
+
+
+def test_a_paired_score_of_no_difference_is_one_without_a_margin_and_enough_examples_pass_one():
+    assert paired_score(0, 0, 7) == paired_score(0, 0, 10**6) == 1
+    assert paired_score(0, 0, 50, 0.02) > 0.05 > paired_score(0, 0, 500, 0.02)
+    assert paired_score(30, 30, 500, 0.02) > 0.05 > paired_score(300, 300, 50_000, 0.02)
+
+
+def test_a_paired_score_keeps_its_level_at_the_margin():
+    random = np.random.default_rng(2)
+    for gained, lost, n in ((0.1, 0.1, 540), (0.09, 0.11, 540), (0.01, 0.03, 1000)):
+        counts = random.multinomial(n, (gained, lost, 1 - gained - lost), size=4000)
+        p = np.array([paired_score(int(g), int(h), n, lost - gained) for g, h, _ in counts])
+        assert 0.03 < np.mean(p <= 0.05) < 0.06
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1), (-1, 0, 5), (0, -1, 5), (0, 0, 0)])
+def test_counts_of_a_paired_score_that_do_not_fit_are_refused(counts):
+    with pytest.raises(ValueError, match=r"gained=.* lost=.* do not fit into n="):
+        paired_score(*counts)
+
+
+@pytest.mark.parametrize("margin", [-0.01, 1.0, 2, math.nan])
+def test_a_margin_that_is_no_share_is_refused(margin):
+    with pytest.raises(ValueError, match=r"margin=.* such as 0\.02"):
+        paired_score(3, 1, 10, margin)

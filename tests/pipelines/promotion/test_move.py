@@ -1,0 +1,198 @@
+"""The champion moves once, whole, by one mover, whatever dies on the way."""
+
+import multiprocessing
+import subprocess
+import sys
+import uuid
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import Failure, Misuse, Refused
+from pipelines.promotion import move
+from pipelines.tracking import audit, server, versions
+from tests.pipelines.promotion import movers
+
+ROOT = Path(__file__).parents[3]
+WRITES = 6
+"""Of a promotion whose candidate is the challenger: its record, its tags, three aliases, the record's end."""
+
+
+@pytest.fixture
+def name() -> str:
+    return f"model-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(params=["sqlite", "server", "postgres"])
+def uri(request: pytest.FixtureRequest) -> str:
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("tracking_uri"))
+    fixture = "mlflow_server" if request.param == "server" else "postgres_server"
+    return str(request.getfixturevalue(fixture).uri)
+
+
+def aliases(uri: str, name: str) -> tuple[int | None, int | None, int | None]:
+    there = versions.aliases(uri, name)
+    return tuple(there.get(alias) for alias in ("champion", "previous", "challenger"))
+
+
+def states(uri: str, name: str) -> list[str]:
+    return [record.state for record in audit.records(uri, name)]
+
+
+def test_a_move_leaves_aliases_tags_and_a_record(uri, name):
+    movers.model(uri, name)
+    versions.point(uri, name, "challenger", 2)
+    movers.go(uri, name, 1, 2)
+    assert aliases(uri, name) == (2, 1, None)
+    movers.go(uri, name, 2, 4)
+    assert aliases(uri, name) == (4, 2, None)
+    first, second = audit.records(uri, name)
+    assert (first.what, first.state, second.state) == ("promote", "done", "done")
+    assert (first.facts["before"], first.facts["after"]) == (1, 2)
+    assert first.text == "2 for 1"
+    assert first.by == audit.who()
+    assert 0 < first.at <= second.at
+    assert versions.find(uri, name, 2).tags["promotion.record"] == "1"
+    assert [version.aliases for version in versions.listed(uri, name)] == [(), ("previous",), (), ("champion",)]
+    assert audit.is_record(f"{name}.promotions")
+    assert f"{name}.promotions" in versions.names(uri)
+
+
+def test_who_comes_second_is_told_who_and_why(uri, name):
+    movers.model(uri, name)
+    movers.go(uri, name, 1, 2)
+    with pytest.raises(Refused, match=rf"was version 1 when .* is version 2 now, moved by .*@.*, record 1 of {name}"):
+        move.move(uri, movers.plan(uri, name, 1, 3), {}, "", {})
+    assert aliases(uri, name) == (2, 1, None)
+    versions.point(uri, name, "champion", 4)
+    with pytest.raises(Refused, match="is version 4 now, moved by hand"):
+        move.move(uri, movers.plan(uri, name, 2, 3), {}, "", {})
+    assert states(uri, name) == ["done", "lost", "lost"]
+
+
+class Died(BaseException):
+    """What nothing catches."""
+
+
+@pytest.mark.parametrize("at", range(WRITES))
+def test_whatever_a_death_interrupts_is_finished_or_undone(tracking_uri, name, at, monkeypatch):
+    movers.model(tracking_uri, name)
+    for alias, number in (("previous", 4), ("challenger", 2)):
+        versions.point(tracking_uri, name, alias, number)
+
+    def die(number: int) -> None:
+        if number == at:
+            raise Died
+
+    with monkeypatch.context() as patch:
+        for module, function in ((versions, "point"), (versions, "tag"), (audit, "append")):
+            patch.setattr(module, function, getattr(module, function))
+        movers.before_writes(die)
+        with pytest.raises(Died):
+            movers.go(tracking_uri, name, 1, 2)
+    monkeypatch.setattr(audit, "LIFE", 0.0)  # its time is over
+    monkeypatch.setattr(audit, "STEP", -60.0)  # and the next one's is not
+    turn = audit.turn(
+        tracking_uri, name, f"models:/{name}/1", "look", {}, "", lambda record: move.recover(tracking_uri, name, record)
+    )
+    audit.settle(tracking_uri, name, turn.record, audit.UNDONE)
+    assert aliases(tracking_uri, name) in ((1, 4, 2), (2, 1, None))
+    assert "open" not in states(tracking_uri, name)
+    if aliases(tracking_uri, name) == (1, 4, 2):
+        movers.go(tracking_uri, name, 1, 2)
+    assert aliases(tracking_uri, name) == (2, 1, None)
+
+
+@pytest.mark.parametrize("at", [2, 3, 4])
+def test_the_same_command_after_a_kill_ends_what_was_begun(mlflow_server, name, at):
+    uri = mlflow_server.uri
+    movers.model(uri, name)
+    command = [sys.executable, "-m", "tests.pipelines.promotion.movers", uri, name, "1", "2"]
+    killed = subprocess.run([*command, str(at)], cwd=ROOT, timeout=120, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    assert states(uri, name) == ["open"]
+    again = subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True, text=True)
+    finished = at == 4  # the champion had been moved: the second command finds nothing to move any more
+    assert again.stdout.startswith("refused" if finished else "record 2"), again.stdout + again.stderr
+    assert aliases(uri, name) == (2, 1, None)
+    assert states(uri, name) == (["done", "lost"] if finished else ["undone", "done"])
+
+
+def test_a_living_mover_is_waited_for_and_a_slow_one_stops_itself(tracking_uri, name, monkeypatch):
+    movers.model(tracking_uri, name)
+    slow = audit.turn(tracking_uri, name, f"models:/{name}/2", "promote", {}, "", lambda _: pytest.fail("alive"))
+    slow.live()
+    monkeypatch.setattr(audit, "LIFE", 1.0)
+    monkeypatch.setattr(audit, "STEP", 0.2)
+    seen = []
+    turn = audit.turn(
+        tracking_uri,
+        name,
+        f"models:/{name}/3",
+        "promote",
+        {},
+        "",
+        lambda record: seen.append(record.number) or "undone",
+    )
+    assert seen == [slow.record.number]
+    assert turn.record.number == 3  # the second had waited for too long to begin
+    turn.live()
+    with pytest.raises(Failure, match=r"record 1: the registry is too slow"):
+        slow.live()
+
+
+def _mover(uri: str, names: list[str], after: int, barrier: Barrier, said: Any) -> None:
+    plans = [movers.plan(uri, name, 1, after) for name in names]
+    for name, _ in zip(names, plans, strict=True):
+        barrier.wait(timeout=120)
+        said.put((name, after, movers.go(uri, name, 1, after)))
+
+
+def test_of_two_at_once_one_wins_and_the_other_is_told(uri):
+    names = [f"race-{uuid.uuid4().hex[:8]}" for _ in range(4)]
+    for name in names:
+        movers.model(uri, name)
+    context = multiprocessing.get_context("spawn")
+    barrier, said = context.Barrier(2), context.Queue()
+    both = [context.Process(target=_mover, args=(uri, names, after, barrier, said)) for after in (2, 3)]
+    for process in both:
+        process.start()
+    found = [said.get(timeout=120) for _ in range(2 * len(names))]
+    for process in both:
+        process.join(timeout=60)
+    for name in names:
+        (loser,) = [text for named, _, text in found if named == name and text.startswith("refused")]
+        (winner,) = [after for named, after, text in found if named == name and text.startswith("record")]
+        assert f"is version {winner} now, moved by {audit.who()}" in loser
+        assert aliases(uri, name) == (winner, 1, None)
+        assert sorted(states(uri, name)) == ["done", "lost"]
+
+
+def test_a_champion_moved_by_hand_is_noticed_once(tracking_uri, name):
+    movers.model(tracking_uri, name)
+    assert move.by_hand(tracking_uri, name) is None  # nothing is known of how the first came there
+    movers.go(tracking_uri, name, 1, 2)
+    assert move.by_hand(tracking_uri, name) is None
+    versions.point(tracking_uri, name, "champion", 4)
+    assert "is version 4, and the last record (1) made it version 2: it was moved by hand" in (
+        move.by_hand(tracking_uri, name) or ""
+    )
+    assert move.by_hand(tracking_uri, name) is None
+    versions.point(tracking_uri, name, "champion", None)
+    assert "is none" in (move.by_hand(tracking_uri, name) or "")
+    assert states(tracking_uri, name) == ["done", "noted", "noted"]
+
+
+def test_a_registry_that_is_gone_and_a_record_that_is_none_are_told(tracking_uri, name):
+    movers.model(tracking_uri, name)
+    with pytest.raises(
+        Failure, match=r"did not find .*see to the server and the credentials, and run the same command"
+    ):
+        versions.aliases("http://127.0.0.1:9", name)
+    movers.go(tracking_uri, name, 1, 2)
+    server.client(tracking_uri).delete_model_version_tag(f"{name}.promotions", "1", "holdfast.state")
+    with pytest.raises(Misuse, match=rf"{name}.promotions version 1 is no record of holdfast"):
+        audit.records(tracking_uri, name)
