@@ -48,6 +48,10 @@ TRUSTED = [line for line in VERBS if "trust=" in line and line.startswith("holdf
 REGISTERING = [line for line in VERBS if "register_as=digits" in line][:1]
 JUDGING = [line for _, line in COMMANDS if line.startswith(("holdfast evaluate ", "holdfast compare "))]
 """Run in order: they judge what a command registered, and compare what they left."""
+PROMOTING = [
+    line for _, line in COMMANDS if line.startswith(("holdfast promote ", "holdfast rollback ", "holdfast models"))
+]
+"""Run in order, after a second version was registered."""
 JUDGED = ("attack=pgd", "attack.steps=2", "beyond=none", "report.pictures=1", "doubts=false")
 
 
@@ -120,7 +124,7 @@ def budget(line: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("line", [line for line in VERBS if line not in (*TRUSTED, *REGISTERING, *JUDGING)])
+@pytest.mark.parametrize("line", [line for line in VERBS if line not in (*TRUSTED, *REGISTERING, *JUDGING, *PROMOTING)])
 def test_a_command_of_the_guides_runs(line, folder, monkeypatch):
     from pipelines.cli import OK, main
 
@@ -202,6 +206,30 @@ def test_the_programs_of_the_readme_run_on_what_its_command_registers(folder, mo
         exec(compile(text, "README.md", "exec"), {})
     assert "robust_accuracy" in capsys.readouterr().out
     _judge(folder, monkeypatch)
+    assert main([*shlex.split(command)[1:], *budget(command), "seed=1"]) == OK
+    _promote()
+
+
+LENIENT = """
+evaluation: [data=digits, threats.Linf=0.3, examples=3]
+clean: {rule: any}
+robust: {rule: any}
+doubts: [%s]
+"""
+
+
+def _promote() -> None:
+    """The promotions of the guides, on few images and by a policy that any network passes."""
+    from pipelines.cli import OK, main
+    from trainers.evaluation import doubts
+
+    Path("lenient/policy").mkdir(parents=True)
+    names = ", ".join(f'"{check}"' for check in doubts.CHECKS)
+    Path("lenient/policy/lenient.yaml").write_text(LENIENT % names)
+    assert len(PROMOTING) > 6
+    for line in PROMOTING:
+        policy = ("policy=lenient", "--recipes=lenient") if "promote" in line else ()
+        assert main([*shlex.split(line)[1:], *policy]) == OK, line
 
 
 def _judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,9 +269,9 @@ BASES = (
 
 def mentioned() -> set[str]:
     """Every ``key=value`` in backticks, and every dotted key, of the guides."""
-    from pipelines.settings import Evaluate, Train
+    from pipelines.settings import Evaluate, Promote, Rollback, Train
 
-    known = {field.name for field in (*fields(Train), *fields(Evaluate))}
+    known = {field.name for verb in (Train, Evaluate, Promote, Rollback) for field in fields(verb)}
     found = set()
     for page in PAGES:
         if page.name == "errors.md":
@@ -265,6 +293,7 @@ def test_every_setting_the_guides_mention_exists():
     settings = mentioned()
     assert len(settings) > 60
     bases = [compose._compose("train", list(base), None) for base in BASES]
+    bases += [compose._compose("promote", [], None), compose._compose("rollback", [], None)]
     bases += [compose._compose("evaluate", list(base), None) for base in ((), ("attack=pgd", "data=folder"))]
 
     def exists(setting: str, base: Any) -> bool:

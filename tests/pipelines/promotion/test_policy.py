@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import Path
 import pytest
 
 from pipelines.compose import choices, compose, describe
