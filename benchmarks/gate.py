@@ -121,7 +121,7 @@ def evidence(version: str, n: int) -> Evidence:
         ids=np.arange(n),
         labels=np.arange(n) % 2,
         clean=np.ones(n, bool),
-        autoattack={},
+        autoattack={THREAT: np.arange(n) % 2 == 0},
         robust={THREAT: np.arange(n) % 2 == 0},
         doubts=(),
         digest="d" * 64,

@@ -97,7 +97,7 @@ def mover(uri: str, names: list[str], after: int, barrier: Barrier, said: Any) -
     from pipelines.promotion.move import Plan
 
     for name in names:
-        plan = Plan(name, "promote", 1, after, None, 1)
+        plan = Plan(name, "promote", 1, after, 1)
         barrier.wait(timeout=WAIT)
         began, text = time.monotonic(), ""
         try:

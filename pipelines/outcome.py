@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.errors import Misuse
+
 SHOWN = 5
 """Names of corrupt images to print."""
 
@@ -68,6 +70,12 @@ def attack(node: Mapping[str, Any]) -> str:
     name = str(node["_target_"]).split(".")[-1]
     steps, restarts = node.get("steps"), node.get("restarts", 1)
     return f"{name}{f'-{steps}' if steps else ''}{f' x {restarts} restarts' if restarts > 1 else ''}"
+
+
+def check(path: str | None, name: str) -> None:
+    """``Misuse`` for a file that could not be written in the end."""
+    if path and not os.access(Path(path).absolute().parent, os.W_OK):
+        raise Misuse(f"{name}={path}: its folder is not there or not writable; make it first")
 
 
 def leave(outcome: Outcome | Mapping[str, Any], path: str | None) -> None:

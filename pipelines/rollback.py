@@ -15,47 +15,54 @@ from pipelines.tracking.versions import CHAMPION, PREVIOUS
 
 def rollback(config: Mapping[str, Any], console: Console) -> None:
     """Errors: ``Misuse`` if there is nothing to go back to, or it is not what was registered; ``Refused`` if somebody
-    moved the champion meanwhile; ``Failure`` if the registry does not take it."""
-    uri, name = config["tracking"]["uri"], config["name"]
-    registry.check_name(name)
-    if not config["reason"].strip():
+    moved the champion meanwhile; ``Failure`` if the registry does not take it, which the same command finishes."""
+    uri, name, reason = config["tracking"]["uri"], config["name"], config["reason"]
+    registry.check_name(name, "name")
+    outcome.check(config["json"], "json")
+    if not reason.strip():
         raise Misuse("reason= is empty: say why, it is written down with the move")
     server.check_there(uri)
-    with server.bounded():
-        champion, back = _which(uri, name, config["version"])
-        _sound(uri, name, back)
-        there = versions.aliases(uri, name)
-        plan = Plan(name, "rollback", champion, back, there.get(PREVIOUS), _before(uri, name, back))
-        text = f"Version {champion} was taken back for version {back}: {config['reason']}"
-        record = move.move(uri, plan, {"reason": config["reason"]}, text, {})
-        versions.tag(uri, name, champion, {"rolled_back": config["reason"]})
+    versions.aliases(uri, name)
+    finished = [r for r in move.tidy(uri, name) if r.what == "rollback" and r.facts.get("reason") == reason]
+    record = finished[-1] if finished else _rolled_back(uri, name, config["version"], reason)
+    champion, back = record.facts["before"], record.facts["after"]
     outcome.leave({"name": name, "from": champion, "to": back, "record": record.number}, config["json"])
-    console.print(f"rolled back: models:/{name}@{CHAMPION} is version {back} again, in place of {champion}")
-    console.print(f"record {record.number} of {name}{audit.SUFFIX}: {config['reason']}", markup=False)
+    for line in (
+        f"rolled back: models:/{name}@{CHAMPION} is version {back} again, in place of {champion}",
+        f"record {record.number} of {name}{registry.RECORDS}: {reason}",
+    ):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _rolled_back(uri: str, name: str, asked: int | None, reason: str) -> audit.Record:
+    champion, back = _which(uri, name, asked)
+    artefact.check(uri, name, back)
+    plan = Plan(name, "rollback", champion, back, _before(uri, name, back))
+    text = f"Version {champion} was taken back for version {back}: {reason}"
+    return move.move(uri, plan, {"reason": reason}, text, {}, {move.ROLLED_BACK: reason})
 
 
 def _which(uri: str, name: str, asked: int | None) -> tuple[int, int]:
-    """The champion, and the version that takes its place."""
+    """The champion, and the version that takes its place: one that was champion, since no gate is asked."""
     there = versions.aliases(uri, name)
-    champion, back = there.get(CHAMPION), asked or there.get(PREVIOUS)
+    champion, back = there.get(CHAMPION), asked if asked is not None else there.get(PREVIOUS)
     if champion is None:
         raise Misuse(f"name={name} has no champion: there is nothing to roll back")
+    known = [n for n in dict.fromkeys((*move.champions(uri, name), there.get(PREVIOUS))) if n not in (None, champion)]
+    listed = ", ".join(map(str, known)) or "none"
     if back is None:
-        raise Misuse(f"name={name} has no alias {PREVIOUS}: say which version is to be champion again, version=NUMBER")
-    if back == champion:
-        raise Misuse(f"version={back} of {name} is the champion already; give version=NUMBER")
-    versions.find(uri, name, back)
-    return champion, back
-
-
-def _sound(uri: str, name: str, number: int) -> None:
-    """In a hurry nothing is attacked, but what comes back must be what was registered, and load."""
-    weighed = artefact.weigh(uri, name, number)
-    if weighed.registered is not None and weighed.registered != weighed.digest:
         raise Misuse(
-            f"models:/{name}/{number} is not what was registered (digest {weighed.digest[:12]}, registered "
-            f"{weighed.registered[:12]}); give another version=NUMBER"
+            f"name={name} has no alias {PREVIOUS}: say which version is to be champion again, version=NUMBER; those "
+            f"that were: {listed}"
         )
+    if back == champion:
+        raise Misuse(f"version={back} of {name} is the champion already; those that were: {listed}")
+    versions.find(uri, name, back)
+    if back not in known:
+        raise Misuse(
+            f"version={back} of {name} was never champion (those that were: {listed}): `holdfast promote` asks the gate"
+        )
+    return champion, back
 
 
 def _before(uri: str, name: str, number: int) -> int | None:

@@ -153,5 +153,6 @@ def _tags(found: Mapping[str, Any]) -> dict[str, str]:
             f"{t['norm']} {t['eps']:.6g}": t["beyond"]["robust"]["right"] for t in found["threats"] if t["beyond"]
         },
         "doubts": doubts,
+        "date": found["date"],
     }
     return {f"evaluation.{found['name']}": json.dumps(about)}

@@ -1,5 +1,6 @@
 """The artefact that the registry serves: fetched anew, weighed against its digest, tried against its network."""
 
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from pipelines import sources
 from pipelines.errors import Failure, Misuse, first_line
 from pipelines.redact import redact_text
 from pipelines.tracking import export, registry, versions
+
+NOT_LOADED = "not loaded: its files are not those registered"
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,31 @@ class Artefact:
 def inspect(uri: str, name: str, version: int, x: Tensor) -> Artefact:
     """``x``: pixels to try it on.  Files that are not those registered are not loaded.
 
-    Errors: ``Misuse`` for a version without artefact, and one that does not load."""
+    Errors: ``Misuse`` for a version without artefact, and one that does not load; ``Failure`` as ``versions.fetch``."""
     registered = versions.find(uri, name, version).tags.get(registry.ARTEFACT) or None
     with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
         place = versions.fetch(uri, name, version, Path(folder))
         digest, judged = export.digest(place), tuple(x.shape[1:])
-        if registered is not None and digest != registered:
-            said = "not loaded: its files were changed"
-            return Artefact(registered, digest, "", said, judged, float("nan"), said)
+        if digest != registered:
+            return Artefact(registered, digest, "", NOT_LOADED, judged, float("nan"), NOT_LOADED)
         network = _network(place, name, version)
         difference, problem = _difference(place, network, x)
         return Artefact(registered, digest, sources.digest(network), _takes(place), judged, difference, problem)
+
+
+def check(uri: str, name: str, version: int) -> None:
+    """In a hurry: it is what was registered, and its network loads.  Errors: as ``inspect``, and ``Misuse``."""
+    registered = versions.find(uri, name, version).tags.get(registry.ARTEFACT) or None
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+        place = versions.fetch(uri, name, version, Path(folder))
+        digest = export.digest(place)
+        if digest != registered:
+            was = f"registered with {registered[:12]}" if registered else "registered without one"
+            raise Misuse(
+                f"models:/{name}/{version} is not what was registered (its digest is {digest[:12]}, {was}); give "
+                "another version=NUMBER"
+            )
+        _network(place, name, version)
 
 
 def _difference(place: Path, network: nn.Module, x: Tensor) -> tuple[float, str]:
@@ -60,21 +77,6 @@ def _difference(place: Path, network: nn.Module, x: Tensor) -> tuple[float, str]
         return float("nan"), f"it fails: {first_line(error)}"
 
 
-@dataclass(frozen=True)
-class Weighed:
-    registered: str | None
-    digest: str
-
-
-def weigh(uri: str, name: str, version: int) -> Weighed:
-    """The two digests alone, of an artefact whose network loads.  Errors: as ``inspect``."""
-    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
-        place = versions.fetch(uri, name, version, Path(folder))
-        _network(place, name, version)
-        registered = versions.find(uri, name, version).tags.get(registry.ARTEFACT) or None
-        return Weighed(registered, export.digest(place))
-
-
 def unchanged(uri: str, name: str, version: int, digest: str) -> bool:
     """Whether the files are those of ``digest`` still."""
     with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
@@ -86,19 +88,24 @@ def _network(place: Path, name: str, version: int) -> nn.Module:
         return registry.load(str(place)).cpu().eval()
     except (Failure, Misuse, ValueError, OSError) as error:
         raise Misuse(
-            f"models:/{name}/{version} cannot be loaded ({redact_text(first_line(error))}); register it anew, or take "
-            "its alias away in the registry"
+            f"models:/{name}/{version} cannot be loaded ({redact_text(first_line(error))}); give its files back, "
+            "or train it under another name="
         ) from error
 
 
 def _graph(place: Path) -> tuple[Any, str]:
     import mlflow.pytorch
 
+    variable = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"  # an artefact of somebody else's might ask for it
+    before = os.environ.get(variable)
+    os.environ[variable] = "false"
     try:
         with export.quiet():
             return mlflow.pytorch.load_model(str(place)), ""
     except Exception as error:
         return None, f"it cannot be loaded: {redact_text(first_line(error))}"
+    finally:
+        os.environ.pop(variable, None) if before is None else os.environ.update({variable: before})
 
 
 def _seen(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ from trainers.evaluation.paired import paired
 SAME = 1e-3
 """How far the logits and gradients of the graph that is served may be from those of the network that was attacked, of
 their largest: rounding is a hundredth of it."""
+SHOWN = 5
+"""Classes named."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def decide(candidate: Evidence, champion: Evidence | None, policy: Policy) -> De
     clauses = [*weighed(candidate.artefact), *_evaluation(candidate, policy), _doubts(candidate, policy)]
     clauses += _floors("clean accuracy", candidate, candidate.clean, policy.clean)
     for threat, right in candidate.robust.items():
-        clauses += _floors(f"robust accuracy, {threat}", candidate, right, policy.robust)
+        alone = f"; AutoAttack alone leaves {_percent(float(candidate.autoattack[threat].mean()))}"
+        clauses += _floors(f"robust accuracy, {threat}", candidate, right, policy.robust, alone)
     if champion is not None:
         clauses += _against(candidate, champion, policy)
     return Decision(candidate.version, champion.version if champion else None, tuple(clauses))
@@ -60,7 +63,7 @@ def decide(candidate: Evidence, champion: Evidence | None, policy: Policy) -> De
 
 def weighed(artefact: Artefact) -> Iterator[Clause]:
     """Of the artefact alone, before any attack: it is what was registered, and the graph does what the network does."""
-    yield _intact("artefact", artefact)
+    yield intact("artefact", artefact)
     gap = artefact.difference
     yield Clause(
         "served graph",
@@ -72,9 +75,9 @@ def weighed(artefact: Artefact) -> Iterator[Clause]:
     yield Clause("input", asked, artefact.takes, artefact.takes == asked)
 
 
-def _intact(name: str, artefact: Artefact) -> Clause:
+def intact(name: str, artefact: Artefact) -> Clause:
     if artefact.registered is None:
-        found = "no digest was registered with it; register it anew by `holdfast train`"
+        found = "no digest was registered with it; train it under another name="
     else:
         same = artefact.registered == artefact.digest
         found = artefact.digest[:12] if same else f"{artefact.digest[:12]}, registered as {artefact.registered[:12]}"
@@ -91,9 +94,13 @@ def _evaluation(candidate: Evidence, policy: Policy) -> Iterator[Clause]:
         f"{name}, then {', '.join(candidate.beyond) or 'none'}",
         name.startswith("AutoAttack") and bool(candidate.beyond),
     )
+    yield from images(candidate.data, len(candidate.ids), policy)
+
+
+def images(digest: str, n: int, policy: Policy) -> Iterator[Clause]:
+    """Whether the images are those that must decide."""
     if policy.data is not None:
-        passed = candidate.data == policy.data
-        yield Clause("data", policy.data[:12], f"{candidate.data[:12]}, {len(candidate.ids):,} images", passed)
+        yield Clause("data", policy.data[:12], f"{digest[:12]}, {n:,} images", digest == policy.data)
 
 
 def _doubts(candidate: Evidence, policy: Policy) -> Clause:
@@ -105,10 +112,10 @@ def _doubts(candidate: Evidence, policy: Policy) -> Clause:
     return Clause("doubts", asked, ", ".join([*open_ones, *accepted]) or "none", not open_ones)
 
 
-def _floors(what: str, candidate: Evidence, right: np.ndarray, bar: Bar) -> Iterator[Clause]:
+def _floors(what: str, candidate: Evidence, right: np.ndarray, bar: Bar, beside: str = "") -> Iterator[Clause]:
     n, count = len(right), int(right.sum())
     low, high = wilson(count, n)
-    found = f"{_percent(count / n)} [{_percent(low)}, {_percent(high)}], {count:,} of {n:,}"
+    found = f"{_percent(count / n)} [{_percent(low)}, {_percent(high)}], {count:,} of {n:,}{beside}"
     yield Clause(what, f"at least {_percent(bar.floor)}", found, count >= bar.floor * n - 1e-9)
     if bar.class_floor > 0:
         yield _classes(what, candidate, right, bar.class_floor)
@@ -119,7 +126,8 @@ def _classes(what: str, candidate: Evidence, right: np.ndarray, floor: float) ->
     shares = [(int(right[rows].sum()), int(rows.sum())) for rows in mine]
     asked = f"at least {_percent(floor)}"
     if absent := [name for name, (_, n) in zip(candidate.classes, shares, strict=True) if n == 0]:
-        return Clause(f"{what}, each class", asked, f"no image of {', '.join(absent)}", False)
+        more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
+        return Clause(f"{what}, each class", asked, f"no image of {', '.join(absent[:SHOWN])}{more}", False)
     worst = min(range(len(shares)), key=lambda label: shares[label][0] / shares[label][1])
     count, n = shares[worst]
     below = sum(k < floor * m - 1e-9 for k, m in shares)
@@ -136,7 +144,7 @@ def _against(candidate: Evidence, champion: Evidence, policy: Policy) -> Iterato
     )
     found = f"{len(candidate.ids):,} of the candidate, {len(champion.ids):,} of the champion"
     yield Clause("same images, same attacks", "as the champion's", found if not alike else "they are", alike)
-    yield _intact("champion's artefact", champion.artefact)
+    yield intact("champion's artefact", champion.artefact)
     if not alike:
         return
     yield from _compared("clean accuracy", candidate.clean, champion.clean, policy.clean, policy.level)

@@ -1,5 +1,6 @@
 """What a champion must show: floors, how it must compare with the present one, which doubts are accepted."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ def policy(node: Mapping[str, Any]) -> Policy:
     clean, robust = (_bar(node[name], f"policy.{name}") for name in ("clean", "robust"))
     if not 0 < node["level"] < 0.5:
         raise Misuse(f"policy.level={node['level']:g} must be in (0, 0.5): the share of errors accepted, such as 0.05")
+    if node["digest"] is not None and not re.fullmatch("[0-9a-f]{64}", node["digest"]):
+        raise Misuse(f"policy.digest={node['digest']} is no digest: give all 64 digits, as evaluation.json has them")
     return Policy(clean, robust, node["level"], tuple(node["doubts"]), node["digest"])
 
 

@@ -46,8 +46,10 @@ def _markdown(decision: Decision) -> Iterator[str]:
 
 def _cell(text: str) -> str:
     """Class names and errors are anybody's: nothing of them is markup, a link, or calls anybody."""
-    text = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
-    return re.sub(r"([\\`*_{}\[\]()#!|~])", r"\\\1", text).replace("://", ":&#8203;//")
+    text = re.sub(r"([\\`*_{}\[\]()#!|~])", r"\\\1", re.sub(r"\s+", " ", text).replace("&", "&amp;"))
+    for sign, harmless in (("<", "&lt;"), ("@", "&#64;"), ("://", ":&#8203;//"), ("www.", "www&#8203;.")):
+        text = text.replace(sign, harmless)
+    return text
 
 
 def plain(decision: Decision) -> dict[str, Any]:

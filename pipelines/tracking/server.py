@@ -76,14 +76,21 @@ def as_default(uri: str) -> Iterator[None]:
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
     """MLflow's own requests give up after half a minute inside, not after the four that its defaults add up to."""
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-    ours = {name: value for name, value in limits.items() if name not in os.environ}
-    os.environ.update(ours)
+    limits = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+    }
+    before = {name: os.environ.get(name) for name in limits}
+    os.environ.update(limits)
     try:
         yield
     finally:
-        for name in ours:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def call(uri: str, endpoint: str, body: dict[str, Any], method: str = "POST", timeout: Any = 30.0) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any
 from pipelines.errors import Failure, Misuse, first_line
 from pipelines.redact import redact_text
 from pipelines.tracking import export, server
+from pipelines.tracking.registry import ARTEFACT
 
+COPIED = "holdfast.copied_from"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
 
@@ -69,6 +71,17 @@ def find(uri: str, name: str, number: int) -> Version:
 
 def aliases(uri: str, name: str) -> dict[str, int]:
     """Which version each alias of ``name`` points at.  Errors: ``Misuse`` if there is no such model."""
+    found = _aliases(uri, name)
+    if found is not None:
+        return found
+    raise Misuse(
+        f"name={name} is no registered model at tracking.uri={redact_text(uri)}; registered are "
+        f"{', '.join(names(uri)) or 'none'}: train with register_as={name}, or correct the one or the other"
+    )
+
+
+def _aliases(uri: str, name: str) -> dict[str, int] | None:
+    """None if there is no such model."""
     from mlflow.exceptions import MlflowException
 
     with told(uri, f"find {name}"):
@@ -78,18 +91,11 @@ def aliases(uri: str, name: str) -> dict[str, int]:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-    raise Misuse(
-        f"name={name} is no registered model at tracking.uri={redact_text(uri)}; registered are "
-        f"{', '.join(names(uri)) or 'none'}: train with register_as={name}, or correct the one or the other"
-    )
+            return None
 
 
 def exists(uri: str, name: str) -> bool:
-    try:
-        aliases(uri, name)
-    except Misuse:
-        return False
-    return True
+    return _aliases(uri, name) is not None
 
 
 def point(uri: str, name: str, alias: str, number: int | None) -> None:
@@ -113,18 +119,20 @@ def copy(uri: str, version: Version, to: str, tags: Mapping[str, str]) -> int:
     """``version`` as the next one of the registered model ``to``, with its tags and ``tags``; one that is there already
     is taken.  Its number."""
     source = f"models:/{version.name}/{version.number}"
-    every = {**version.tags, **tags}
+    every = {**{key: tag for key, tag in version.tags.items() if not key.startswith("gate.")}, **tags}
     for there in listed(uri, to) if exists(uri, to) else []:
-        if there.tags.get("holdfast.copied_from") == source:
+        same = there.tags.get(ARTEFACT) == version.tags.get(ARTEFACT)  # numbers begin anew where a model was deleted
+        if there.tags.get(COPIED) == source and same:
             return there.number
     with told(uri, f"copy {source} to {to}"), export.quiet(), server.as_default(uri), _silent():
         made = server.client(uri).copy_model_version(source, to)
-    tag(uri, to, int(made.version), {**every, "holdfast.copied_from": source})
+    tag(uri, to, int(made.version), {**every, COPIED: source})
     return int(made.version)
 
 
 def fetch(uri: str, name: str, number: int, to: Path) -> Path:
-    """Every file of the version, in a folder below ``to``.  Errors: ``Misuse`` for a version without artefact."""
+    """Every file of the version, in a folder below ``to``.  Errors: ``Misuse`` for a version whose files are gone;
+    ``Failure`` for storage that does not answer."""
     import mlflow.artifacts
 
     find(uri, name, number)
@@ -132,19 +140,25 @@ def fetch(uri: str, name: str, number: int, to: Path) -> Path:
     try:
         with export.quiet(), server.as_default(uri):
             place = mlflow.artifacts.download_artifacts(source, dst_path=str(to), tracking_uri=uri, registry_uri=uri)
+    except FileNotFoundError as error:
+        raise Misuse(f"{source} has no artefact any more ({redact_text(first_line(error))}): {_GONE}") from error
     except Exception as error:
-        raise Misuse(
-            f"{source} has no artefact that can be fetched ({redact_text(first_line(error))}); give its files back, "
-            "register it anew, or take its alias away in the registry"
+        raise Failure(
+            f"the artefact of {source} could not be fetched ({redact_text(first_line(error))}); see to its storage and "
+            f"the credentials, and run the same command again. If its files are gone: {_GONE}"
         ) from error
     return Path(place)
 
 
+_GONE = "give them back, or train it under another name="
+
+
 @contextlib.contextmanager
 def told(uri: str, what: str) -> Iterator[None]:
-    """A registry that refuses or stays away, as one message."""
+    """Requests to the registry, of half a minute each at most; one that refuses or stays away, as one message."""
     try:
-        yield
+        with server.bounded():
+            yield
     except (Misuse, Failure):
         raise
     except Exception as error:

@@ -3,11 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipelines.cli import FAILURE, MISUSE, OK, REFUSED, main
+from pipelines.errors import Failure
 from pipelines.tracking import audit, registry, server, versions
 from tests.pipelines.promotion import registered
 from tests.pipelines.promotion.registered import BETTER, MASKED, SOUND
@@ -66,7 +68,7 @@ def test_the_first_champion_then_one_against_it_then_back(promote, uri, here, ca
     assert found["passed"]
     assert found["champion"] is None
     assert (here / "gate.md").read_text().startswith(f"### Passed: digits/{SOUND}")
-    assert promote(f"version={SOUND}") == {}
+    assert promote(f"version={SOUND}")["passed"] is None
     assert "is the champion of digits already" in capsys.readouterr().out
 
     versions.point(uri, "digits", "challenger", BETTER)
@@ -76,13 +78,14 @@ def test_the_first_champion_then_one_against_it_then_back(promote, uri, here, ca
     assert "points [" in compared["found"]
     assert versions.aliases(uri, "digits") == {"champion": BETTER, "previous": SOUND}
     tags = versions.find(uri, "digits", BETTER).tags
-    assert tags["gate.passed"] == "true"
-    assert tags["gate.evidence"] == found["evidence"]
-    assert tags["gate.artefact"] == tags[registry.ARTEFACT]
+    assert tags["gate.digits.passed"] == "true"
+    assert tags["gate.digits.evidence"] == found["evidence"]
+    assert tags["gate.digits.artefact"] == tags[registry.ARTEFACT]
     record = audit.records(uri, "digits")[-1]
     assert (record.number, record.state, record.facts["evidence"]) == (found["record"], "done", found["evidence"])
     assert record.text.startswith(f"### Passed: digits/{BETTER}")
-    assert promote() == {}
+    assert promote(f"markdown={here / 'gate.md'}")["why"].startswith("digits has no challenger")
+    assert (here / "gate.md").read_text().startswith("digits has no challenger")
     assert "digits has no challenger" in capsys.readouterr().out
 
     back = ("rollback", "name=digits", f"tracking.uri={uri}")
@@ -92,6 +95,8 @@ def test_the_first_champion_then_one_against_it_then_back(promote, uri, here, ca
     assert audit.records(uri, "digits")[-1].facts["reason"] == "it mistakes eights"
     assert main([*back, "reason=again"]) == MISUSE
     assert "has no alias previous: say which version" in capsys.readouterr().err
+    assert main([*back, "reason=again", f"version={MASKED}"]) == MISUSE
+    assert f"version={MASKED} of digits was never champion (those that were: {BETTER})" in capsys.readouterr().err
     assert main([*back, "reason=again", f"version={BETTER}"]) == OK
     assert versions.aliases(uri, "digits")["champion"] == BETTER
 
@@ -102,8 +107,8 @@ def test_the_first_champion_then_one_against_it_then_back(promote, uri, here, ca
     assert [row["version"] for row in rows] == [MASKED, BETTER, SOUND]
     assert rows[1]["aliases"] == ["champion"]
     assert rows[1]["evaluations"][0]["n"] == 12
-    assert rows[1]["gate"]["passed"] == "true"
-    assert rows[1]["rolled_back"] == "it mistakes eights"
+    assert rows[1]["gates"]["digits"]["passed"] == "true"
+    assert rows[1]["rolled_back"] is None  # it is champion again
     assert ".promotions" not in capsys.readouterr().out
 
 
@@ -113,7 +118,7 @@ def test_a_masked_one_and_a_worse_one_are_refused_and_nothing_moves(promote, uri
     assert versions.aliases(uri, "digits") == {}
     assert f"digits/{MASKED} is not promoted: " in capsys.readouterr().err
     assert "| ❌ | doubts |" in (here / "gate.md").read_text()
-    assert versions.find(uri, "digits", MASKED).tags["gate.passed"] == "false"
+    assert versions.find(uri, "digits", MASKED).tags["gate.digits.passed"] == "false"
     (record,) = audit.records(uri, "digits")
     assert (record.state, record.facts["failed"]) == ("refused", failed(found))
     promote(f"version={MASKED}", code=REFUSED)
@@ -138,14 +143,13 @@ def test_a_changed_artefact_is_refused_before_anything_attacks_it(promote, uri, 
     assert record.facts["failed"] == failed(found)
 
     server.client(uri).delete_model_version_tag("digits", str(number), registry.ARTEFACT)
-    promote(f"version={number}", code=MISUSE)
-    assert f"models:/digits/{number} cannot be loaded" in capsys.readouterr().err
-    shutil.rmtree(weights.parents[1])
-    promote(f"version={number}", code=MISUSE)
-    assert f"models:/digits/{number} cannot be loaded" in capsys.readouterr().err
+    assert "artefact" in failed(promote(f"version={number}", code=REFUSED))
     versions.point(uri, "digits", "champion", number)
-    promote(f"version={SOUND}", code=MISUSE)
-    assert f"models:/digits/{number} cannot be loaded" in capsys.readouterr().err
+    capsys.readouterr()
+    assert failed(promote(f"version={SOUND}", code=REFUSED)) == ["champion's artefact"]
+    assert "left" not in capsys.readouterr().out
+    shutil.rmtree(weights.parents[1])
+    assert "artefact" in failed(promote(f"version={number}", "to=production", code=REFUSED))
     assert versions.aliases(uri, "digits") == {"champion": number}
 
 
@@ -188,7 +192,7 @@ def test_a_watch_gates_a_challenger_once_and_outlives_what_is_wrong(promote, uri
         elif look == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipelines.promote.time.sleep", sleep)
+    monkeypatch.setattr("pipelines.promote.time", SimpleNamespace(sleep=sleep))
     promote("watch=0.01", code=5)
     said = capsys.readouterr().out
     assert said.count(f"digits/{MASKED} is not promoted") == 1
@@ -219,7 +223,8 @@ def test_an_artefact_changed_while_it_is_judged_is_not_promoted(promote, uri, mo
 
     monkeypatch.setattr(artefact, "unchanged", lambda *_: False)
     promote(f"version={SOUND}", code=REFUSED)
-    assert "was changed while it was judged" in capsys.readouterr().err
+    assert "is not promoted: artefact, after the attacks" in capsys.readouterr().err
+    assert audit.records(uri, "digits")[-1].state == "refused"
     assert versions.aliases(uri, "digits") == {}
 
 
@@ -241,10 +246,10 @@ def test_a_registry_that_refuses_in_the_middle_loses_nothing(promote, uri, monke
         in (capsys.readouterr().err)
     )
     assert versions.aliases(uri, "digits")["champion"] == SOUND
-    monkeypatch.setattr(audit, "_dead", lambda record: True)
+    assert [record.state for record in audit.records(uri, "digits")] == ["done", "moving"]
     promote(f"version={BETTER}")
     assert versions.aliases(uri, "digits") == {"champion": BETTER, "previous": SOUND}
-    assert [record.state for record in audit.records(uri, "digits")] == ["done", "undone", "done"]
+    assert [record.state for record in audit.records(uri, "digits")] == ["done", "undone", "tidied", "done"]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +266,10 @@ def test_a_registry_that_refuses_in_the_middle_loses_nothing(promote, uri, monke
         (("policy.evaluation=['threats.Linf=0.1','model.source=x']",), "model.source=x is not the policy's to say"),
         (("policy.evaluation=['threats.Linf=0.1','attack.queries=9']",), "another attack than the one people know"),
         (("policy.evaluation=['threats.Linf=0.1','eggs=2']",), "policy.evaluation: eggs: unknown setting"),
-        (("policy.evaluation=['threats.Linf=0.1','data=cifar10']",), "policy.evaluation: data.path is not set"),
+        (
+            ("policy.evaluation=['threats.Linf=0.1','data=cifar10']",),
+            "policy.evaluation: data.path is not set; say path=",
+        ),
     ],
 )
 def test_what_cannot_be_judged_is_refused_before_any_work(promote, overrides, message, capsys):
@@ -280,6 +288,34 @@ def test_a_name_a_server_or_a_database_that_is_not_there(here, uri, capsys):
     assert main(["rollback", "name=digits", "reason=x", f"tracking.uri={uri}"]) == MISUSE
     assert "name=digits has no champion" in capsys.readouterr().err
     assert not (here / "absent.db").exists()
+
+
+def test_a_rollback_that_died_is_finished_and_not_done_twice(promote, uri, monkeypatch, capsys):
+    for number in (SOUND, BETTER):
+        promote(f"version={number}")
+    back = ["rollback", "name=digits", "reason=eights", f"tracking.uri={uri}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "settle", dying(audit.settle, after=1))
+        assert main(back) == FAILURE
+    assert versions.aliases(uri, "digits")["champion"] == SOUND
+    assert main(back) == OK
+    assert f"is version {SOUND} again, in place of {BETTER}" in capsys.readouterr().out
+    assert versions.aliases(uri, "digits") == {"champion": SOUND}
+    assert [r.state for r in audit.records(uri, "digits")] == ["done", "done", "done", "tidied"]
+
+
+def dying(call: Any, after: int) -> Any:
+    """``call``, which fails from its next call but ``after`` on."""
+    count = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > after:
+            raise Failure("the registry went away")
+        return call(*args, **kwargs)
+
+    return wrapped
 
 
 def test_evaluations_are_found_again(promote, uri, capsys):

@@ -26,7 +26,7 @@ def model(uri: str, name: str, count: int = 4) -> None:
 
 
 def plan(uri: str, name: str, before: int, after: int) -> Plan:
-    return Plan(name, "promote", before, after, versions.aliases(uri, name).get(versions.PREVIOUS), before)
+    return Plan(name, "promote", before, after, before)
 
 
 def go(uri: str, name: str, before: int, after: int) -> str:

@@ -26,7 +26,7 @@ def node(clean: dict | None = None, robust: dict | None = None, **changes: Any) 
 
 
 def test_a_policy_is_what_its_config_says():
-    found = policy(node(clean={"floor": 0.9}, robust={"rule": BETTER}, doubts=["zero gradients"], digest="ab"))
+    found = policy(node(clean={"floor": 0.9}, robust={"rule": BETTER}, doubts=["zero gradients"], digest="ab" * 32))
     assert (found.clean.floor, found.clean.class_floor, found.clean.rule, found.clean.margin) == (
         0.9,
         0.25,
@@ -34,7 +34,7 @@ def test_a_policy_is_what_its_config_says():
         0.02,
     )
     assert (found.robust.floor, found.robust.rule) == (0.5, BETTER)
-    assert (found.level, found.doubts, found.data) == (0.05, ("zero gradients",), "ab")
+    assert (found.level, found.doubts, found.data) == (0.05, ("zero gradients",), "ab" * 32)
 
 
 @pytest.mark.parametrize("name", ["clean", "robust"])
