@@ -1,0 +1,27 @@
+"""Which files run first: one process takes a file, so a long one begun last would keep the other waiting."""
+
+from pathlib import Path
+
+import pytest
+
+LONGEST = (
+    "pipelines/test_docs.py",
+    "pipelines/test_clusters.py",
+    "pipelines/test_kills.py",
+    "pipelines/test_recovery.py",
+    "pipelines/test_evaluate.py",
+    "pipelines/test_train.py",
+    "trainers/attacks/test_reference.py",
+    "pipelines/test_promote.py",
+    "pipelines/promotion/test_move.py",
+    "benchmarks/test_evaluation_scaling.py",
+    "pipelines/evaluation/test_crew.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """After their order was drawn."""
+    here = Path(__file__).parent
+    rank = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(LONGEST)))
