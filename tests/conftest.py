@@ -1,4 +1,7 @@
-"""Which files run first: one process takes a file, so a long one begun last would keep the other waiting."""
+"""Which files run first: one process takes a file, so a long one begun last would keep the other waiting.
+
+Those that train on Ray and those that only compute take turns, so that not all processors are asked for at once.
+"""
 
 from pathlib import Path
 
@@ -6,14 +9,14 @@ import pytest
 
 LONGEST = (
     "pipelines/test_docs.py",
-    "pipelines/test_clusters.py",
-    "pipelines/test_kills.py",
-    "pipelines/test_recovery.py",
-    "pipelines/test_evaluate.py",
-    "pipelines/test_train.py",
     "trainers/attacks/test_reference.py",
+    "pipelines/test_clusters.py",
+    "pipelines/test_evaluate.py",
+    "pipelines/test_kills.py",
     "pipelines/test_promote.py",
+    "pipelines/test_recovery.py",
     "pipelines/promotion/test_move.py",
+    "pipelines/test_train.py",
     "benchmarks/test_evaluation_scaling.py",
     "pipelines/evaluation/test_crew.py",
 )
