@@ -1,9 +1,6 @@
 """The artefact that the registry serves: fetched anew, weighed against its digest, tried against its network."""
 
-import os
-import re
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +44,7 @@ def inspect(uri: str, name: str, version: int, x: Tensor) -> Artefact:
             return Artefact(registered, digest, "", NOT_LOADED, judged, float("nan"), NOT_LOADED)
         network = _network(place, name, version)
         difference, problem = _difference(place, network, x)
-        return Artefact(registered, digest, sources.digest(network), _takes(place), judged, difference, problem)
+        return Artefact(registered, digest, sources.digest(network), export.takes(place), judged, difference, problem)
 
 
 def check(uri: str, name: str, version: int) -> None:
@@ -67,7 +64,7 @@ def check(uri: str, name: str, version: int) -> None:
 
 def _difference(place: Path, network: nn.Module, x: Tensor) -> tuple[float, str]:
     """Between the graph and the network; or why there is none."""
-    graph, problem = _graph(place)
+    graph, problem = export.served(place)
     if graph is None:
         return float("nan"), problem
     try:
@@ -93,21 +90,6 @@ def _network(place: Path, name: str, version: int) -> nn.Module:
         ) from error
 
 
-def _graph(place: Path) -> tuple[Any, str]:
-    import mlflow.pytorch
-
-    variable = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"  # an artefact of somebody else's might ask for it
-    before = os.environ.get(variable)
-    os.environ[variable] = "false"
-    try:
-        with export.quiet():
-            return mlflow.pytorch.load_model(str(place)), ""
-    except Exception as error:
-        return None, f"it cannot be loaded: {redact_text(first_line(error))}"
-    finally:
-        os.environ.pop(variable, None) if before is None else os.environ.update({variable: before})
-
-
 def _seen(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Logits, and the input gradient of each image's largest."""
     x = x.detach().clone().requires_grad_(True)
@@ -118,16 +100,3 @@ def _seen(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
-
-
-def _takes(place: Path) -> str:
-    """``float32 pixels (1, 8, 8) in [0, 1]``, by the signature that serving holds callers to."""
-    from mlflow.models import Model
-
-    described = Model.load(str(place))
-    inputs = described.signature.inputs.inputs if described.signature else []
-    if len(inputs) != 1 or not re.search("pixels", str(inputs[0].name)):
-        return "no pixels, by its signature"
-    shape: Sequence[int] = tuple(inputs[0].shape)
-    free = shape[0] == -1
-    return f"{inputs[0].type.name} pixels {tuple(shape[1:])} in [0, 1]" + ("" if free else f", {shape[0]} at a time")

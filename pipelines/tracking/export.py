@@ -4,11 +4,15 @@ import contextlib
 import copy
 import hashlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import first_line
+from pipelines.redact import redact_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,6 +71,38 @@ def digest(folder: Path) -> str:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             sha.update(f"{name} {content}\n".encode())
     return sha.hexdigest()
+
+
+def served(folder: Path) -> tuple[Any, str]:
+    """The graph that ``mlflow.pytorch.load_model`` serves, or None and why it does not load; nothing is unpickled."""
+    import mlflow.pytorch
+
+    variable = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"  # an artefact of somebody else's might ask for it
+    before = os.environ.get(variable)
+    os.environ[variable] = "false"
+    try:
+        with quiet():
+            return mlflow.pytorch.load_model(str(folder)), ""
+    except Exception as error:
+        return None, f"it cannot be loaded: {redact_text(first_line(error))}"
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+def takes(folder: Path) -> str:
+    """``float32 pixels (1, 8, 8) in [0, 1]``, by the signature that serving holds callers to."""
+    from mlflow.models import Model
+
+    described = Model.load(str(folder))
+    inputs = described.signature.inputs.inputs if described.signature else []
+    if len(inputs) != 1 or "pixels" not in str(inputs[0].name):
+        return "no pixels, by its signature"
+    shape = tuple(inputs[0].shape)
+    free = shape[0] == -1
+    return f"{inputs[0].type.name} pixels {shape[1:]} in [0, 1]" + ("" if free else f", {shape[0]} at a time")
 
 
 def requirements() -> list[str]:
