@@ -192,6 +192,7 @@ def test_a_shard_index_is_written(folder):
     assert (folder / "shards" / "holdfast-index.json").exists()
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_programs_of_the_readme_run_on_what_its_command_registers(folder, monkeypatch, capsys):
     from pipelines.cli import OK, main
