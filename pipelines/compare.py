@@ -1,16 +1,15 @@
 """``holdfast compare A B``: two evaluations of the same examples, and whether the difference is more than chance."""
 
 import json as script
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines import outcome
 from pipelines.errors import Misuse, first_line
 from pipelines.evaluation import joining
 from pipelines.evaluation.comparison import AUTOATTACK, BEYOND, CLEAN, Measure, Only, measure
@@ -54,8 +53,7 @@ def compare(a: str, b: str, console: Console, json: str | None = None) -> Compar
     ``a``, ``b``: folders that ``holdfast evaluate`` left, records files, or ``s3://`` URIs of either.
     Errors: ``Misuse`` for what is no evaluation, and for two that have too little in common.
     """
-    if json and not os.access(Path(json).absolute().parent, os.W_OK):
-        raise Misuse(f"--json {json}: its folder is not there or not writable; make it first")
+    outcome.check(json)
     ours, theirs = read(a), read(b)
     joining.check(ours, theirs)
     measures = tuple(_measures(ours, theirs))
@@ -64,8 +62,7 @@ def compare(a: str, b: str, console: Console, json: str | None = None) -> Compar
     warnings = (*_warnings(*sides, only_a, only_b), *joining.partly(ours, theirs))
     found = Comparison(*sides, measures[0].paired.n, only_a, only_b, warnings, measures)
     show(found, console)
-    if json:
-        _leave(found, json)
+    outcome.leave(asdict(found), json)
     return found
 
 
@@ -164,9 +161,3 @@ def _doubts(records: Records, uri: str) -> tuple[str, ...] | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise Misuse(f"{redact_text(path)} is not whole ({first_line(error)}): evaluate again") from error
-
-
-def _leave(found: Comparison, path: str) -> None:
-    partial = Path(f"{path}.partial")
-    partial.write_text(script.dumps(asdict(found), indent=2) + "\n")
-    os.replace(partial, path)

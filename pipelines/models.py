@@ -18,7 +18,7 @@ from pipelines.tracking.versions import Version
 def models(config: Mapping[str, Any], console: Console) -> None:
     """Errors: ``Misuse`` for a name that is not registered; ``Failure`` if the registry does not answer."""
     uri, asked = config["tracking"]["uri"], config["name"]
-    outcome.check(config["json"], "json")
+    outcome.check(config["json"])
     server.check_there(uri)
     names = [asked] if asked else [name for name in versions.names(uri) if not audit.is_record(name)]
     found = {name: [_row(version) for version in reversed(versions.listed(uri, name))] for name in names}

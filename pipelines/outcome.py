@@ -72,10 +72,10 @@ def attack(node: Mapping[str, Any]) -> str:
     return f"{name}{f'-{steps}' if steps else ''}{f' x {restarts} restarts' if restarts > 1 else ''}"
 
 
-def check(path: str | None, name: str) -> None:
-    """``Misuse`` for a file that could not be written in the end."""
+def check(path: str | None, asked: str = "--json ") -> None:
+    """``Misuse`` for a file that could not be written in the end; ``asked``: how the command line names it."""
     if path and not os.access(Path(path).absolute().parent, os.W_OK):
-        raise Misuse(f"{name}={path}: its folder is not there or not writable; make it first")
+        raise Misuse(f"{asked}{path}: its folder is not there or not writable; make it first")
 
 
 def leave(outcome: Outcome | Mapping[str, Any], path: str | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines import outcome
 from pipelines.errors import Misuse, first_line
 from pipelines.redact import redact, redact_text
 from pipelines.storage import files, write
@@ -45,8 +46,8 @@ def _moved(node: Any, old: str, new: str) -> Any:
 def check(config: Mapping[str, Any]) -> None:
     """Refuse a place that cannot be written, and one in the copy of the working directory that Ray makes for a job,
     and deletes after it."""
-    outcome = {"json": str(Path(config["json"]).absolute())} if config["json"] else {}
-    for name, path in {**_local(config), **outcome}.items():
+    file = {"json": str(Path(config["json"]).absolute())} if config["json"] else {}
+    for name, path in {**_local(config), **file}.items():
         if _JOB_COPY in path:
             raise Misuse(
                 f"{name}={path} lies in this job's own copy of the working directory, which Ray deletes after the job; "
@@ -54,8 +55,7 @@ def check(config: Mapping[str, Any]) -> None:
             )
     if "://" not in config["storage"]:
         _check_writable(Path(config["storage"]))
-    if config["json"] and not os.access(Path(config["json"]).absolute().parent, os.W_OK):
-        raise Misuse(f"--json {config['json']}: its folder is not there or not writable; make it first")
+    outcome.check(config["json"])
 
 
 def _check_writable(storage: Path) -> None:

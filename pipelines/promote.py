@@ -54,8 +54,8 @@ def promote(config: dict[str, Any], console: Console, recipes: Path | None = Non
 
 
 def _places(config: Mapping[str, Any]) -> None:
-    for name in ("json", "markdown"):
-        outcome.check(config[name], name)
+    outcome.check(config["json"])
+    outcome.check(config["markdown"], "markdown=")
     if config["watch"] is not None and config["watch"] <= 0:
         raise Misuse(f"watch={config['watch']:g} must be above 0: the seconds from look to look")
 

@@ -18,7 +18,7 @@ def rollback(config: Mapping[str, Any], console: Console) -> None:
     moved the champion meanwhile; ``Failure`` if the registry does not take it, which the same command finishes."""
     uri, name, reason = config["tracking"]["uri"], config["name"], config["reason"]
     registry.check_name(name, "name")
-    outcome.check(config["json"], "json")
+    outcome.check(config["json"])
     if not reason.strip():
         raise Misuse("reason= is empty: say why, it is written down with the move")
     server.check_there(uri)

@@ -1,27 +1,32 @@
-"""The gate's verdict over evidence made by hand: each clause alone, and how a decision reads."""
+"""The gate's verdict over evidence made by hand: each clause alone."""
 
-import io
 import pickle
-import re
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from pipelines.promotion import shown
-from pipelines.promotion.artefact import Artefact
 from pipelines.promotion.evidence import Evidence
-from pipelines.promotion.gate import SAME, Clause, Decision, decide, weighed
-from pipelines.promotion.policy import ANY, BETTER, NOT_WORSE, Bar, Policy
-
-DIGEST, OTHER, NETWORK, DATA = "ab" * 32, "ba" * 32, "cd" * 32, "ef" * 32
-LINF, L2 = "Linf 8/255", "L2 0.5"
-CLASSES = ("cat", "dog", "owl", "yak")
-ATTACK = {"name": "AutoAttack standard", "version": "standard", "mode": "fast", "seed": 0}
-TAKES = "float32 pixels (3, 8, 8) in [0, 1]"
+from pipelines.promotion.gate import SAME, decide, weighed
+from pipelines.promotion.policy import ANY, BETTER, NOT_WORSE, Policy
+from tests.pipelines.promotion.by_hand import (
+    ATTACK,
+    DIGEST,
+    L2,
+    LINF,
+    NETWORK,
+    OTHER,
+    TAKES,
+    artefact,
+    champion,
+    clause,
+    evidence,
+    moved,
+    names,
+    policy,
+    wrong_in,
+)
 
 OF_IT = ("artefact", "served graph", "input", "attacked network", "attack", "data", "doubts")
 FLOORS = tuple(
@@ -32,81 +37,6 @@ FLOORS = tuple(
 )
 AGAINST = tuple(f"{what}, against the champion" for what in FLOORS[::2])
 BESIDE = ("same images, same attacks", "champion's artefact", *AGAINST)
-
-
-def artefact(**changes: Any) -> Artefact:
-    sound = Artefact(DIGEST, DIGEST, NETWORK, TAKES, (3, 8, 8), difference=1e-6)
-    return replace(sound, **changes)
-
-
-def evidence(
-    clean: float = 0.95, robust: float = 0.6, l2: float = 0.7, n: int = 1000, seed: int = 0, **changes: Any
-) -> Evidence:
-    """Of ``n`` images the shares that are right, to the image, drawn at random; as many of each class."""
-    order = np.random.default_rng(seed).permutation(n)
-    right = {LINF: order < round(robust * n), L2: order < round(l2 * n)}
-    found = Evidence(
-        version="pets/2",
-        artefact=artefact(),
-        network=NETWORK,
-        attack=ATTACK,
-        beyond=("malt",),
-        data=DATA,
-        classes=CLASSES,
-        ids=np.arange(n),
-        labels=np.arange(n) % len(CLASSES),
-        clean=order < round(clean * n),
-        autoattack=right,
-        robust=right,
-        doubts=(),
-        digest="12" * 32,
-    )
-    found = replace(found, **changes)
-    for array in (found.ids, found.labels, found.clean, *found.robust.values()):
-        array.setflags(write=False)
-    return found
-
-
-def policy(clean: dict | None = None, robust: dict | None = None, **changes: Any) -> Policy:
-    """What ``evidence()`` meets, beside itself too."""
-    bars = Bar(0.9, 0.8, NOT_WORSE, 0.02), Bar(0.5, 0.4, NOT_WORSE, 0.02)
-    asked = Policy(replace(bars[0], **clean or {}), replace(bars[1], **robust or {}), 0.05, (), DATA)
-    return replace(asked, **changes)
-
-
-def champion(found: Evidence | None = None, **changes: Any) -> Evidence:
-    return replace(found or evidence(), **{"version": "pets/1", **changes})
-
-
-def flipped(right: np.ndarray, gained: int, lost: int) -> np.ndarray:
-    """So many of the wrong ones right, and of the right ones wrong."""
-    other = right.copy()
-    other[np.flatnonzero(~right)[:gained]] = True
-    other[np.flatnonzero(right)[:lost]] = False
-    return other
-
-
-def moved(found: Evidence, gained: int, lost: int, *threats: str) -> Evidence:
-    """``found`` with other verdicts at ``threats``; without any, on the images as they are."""
-    if not threats:
-        return replace(found, clean=flipped(found.clean, gained, lost))
-    return replace(found, robust={**found.robust, **{t: flipped(found.robust[t], gained, lost) for t in threats}})
-
-
-def wrong_in(found: Evidence, label: int, count: int) -> np.ndarray:
-    """Right everywhere, but for the first ``count`` of a class."""
-    right = np.ones(len(found.ids), bool)
-    right[np.flatnonzero(found.labels == label)[:count]] = False
-    return right
-
-
-def names(decision: Decision) -> tuple[str, ...]:
-    return tuple(clause.name for clause in decision.clauses)
-
-
-def clause(decision: Decision, name: str) -> Clause:
-    (found,) = (clause for clause in decision.clauses if clause.name == name)
-    return found
 
 
 def test_sound_evidence_passes_and_every_clause_is_stated_once():
@@ -380,68 +310,3 @@ def test_a_decision_reads_and_changes_nothing():
     assert pickle.dumps(given) == before
     for found in given[:2]:
         assert all(array.dtype == bool for array in (found.clean, *found.robust.values()))
-
-
-NASTY = "a|b<script>\n`c` \\d"
-
-
-def nasty() -> Decision:
-    """Refused, over a class whose name is all that a table and a page may stumble over."""
-    found = evidence(clean=1, robust=1, l2=1, classes=(NASTY, "dog", "owl", "[red]yak[/red]"))
-    low = wrong_in(found, label=0, count=250)
-    last = wrong_in(found, label=3, count=200)
-    return decide(replace(found, clean=low, robust={**found.robust, LINF: last}), champion(), policy())
-
-
-@pytest.mark.parametrize("decision", [nasty(), decide(evidence(), None, policy())], ids=["refused", "passed"])
-def test_markdown_has_a_row_a_clause(decision):
-    text = shown.markdown(decision)
-    lines = text.splitlines()
-    rows = [line for line in lines if line.startswith(("| ✅ |", "| ❌ |"))]
-    assert len(rows) == len(decision.clauses)
-    assert lines[-len(rows) :] == rows
-    for line, said in zip(rows, decision.clauses, strict=True):
-        assert line.startswith(f"| {'✅' if said.passed else '❌'} | {said.name} |")
-        assert len(re.findall(r"(?<!\\)\|", line)) == 5
-    assert lines[0] == f"### {'Passed' if decision.passed else 'Refused'}: pets/2"
-    against = "Compared with the champion, pets/1." if decision.champion else "There is no champion yet."
-    assert against in lines
-
-
-def test_markdown_makes_no_markup_of_a_class_name():
-    text = shown.markdown(nasty())
-    assert r"worst a\|b&lt;script> \`c\` \\d: 0.0 %, 0 of 250" in text
-    assert "<script" not in text
-    assert not re.search(r"(?<!\\)`", text)
-
-
-@pytest.mark.parametrize("name", ["[here](https://example.com)", "![](https://example.com/a.png)"])
-def test_markdown_makes_no_link_of_a_class_name(name):
-    found = evidence(classes=(name, "dog", "owl", "yak"), labels=np.arange(1000) % 3 + 1)
-    assert not re.search(r"(?<!\\)\[[^\]]*(?<!\\)\]\(", shown.markdown(decide(found, None, policy())))
-
-
-def test_the_terminal_shows_what_failed_and_takes_no_markup_from_a_name():
-    page = io.StringIO()
-    shown.show(nasty(), Console(file=page, width=250))
-    out = page.getvalue()
-    assert "pets/2: refused, against the champion, pets/1" in out
-    lines = out.splitlines()
-    assert any(re.match(r" *NO +clean accuracy, each class +at least 80\.0 % +worst a\|b<script>", li) for li in lines)
-    assert any(re.match(r" *ok +served graph ", line) for line in lines)
-    assert sum(line.split()[:1] == ["NO"] for line in lines) == len(nasty().failed)
-    assert "[red]yak[/red]: 20.0 %" in out
-
-
-def test_the_terminal_says_that_nobody_is_champion_yet():
-    page = io.StringIO()
-    shown.show(decide(evidence(), None, policy()), Console(file=page, width=200))
-    assert "pets/2: passed, no champion is there yet" in page.getvalue()
-    assert "NO" not in page.getvalue()
-
-
-def test_a_plain_decision_is_one_for_json():
-    plain = shown.plain(nasty())
-    assert plain["passed"] is False
-    assert [clause["name"] for clause in plain["clauses"]] == list(names(nasty()))
-    assert all(type(clause["passed"]) is bool for clause in plain["clauses"])
