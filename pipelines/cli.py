@@ -17,6 +17,7 @@ VERBS = {
     "train": "train a model by a recipe, track it and register it",
     "evaluate": "attack a model, from anywhere, by AutoAttack, and report how much it withstands",
     "compare": "two evaluations of the same images, example by example",
+    "tune": "search settings of a training, prove the best over seeds, register the winner",
     "promote": "let the gate attack the challenger, and make it champion if it passes",
     "rollback": "make the previous champion champion again",
     "models": "what is registered: numbers, aliases, doubts, where it comes from",
@@ -25,7 +26,7 @@ VERBS = {
     "doctor": "what is installed, reachable and missing",
 }
 
-CONFIGURED = ("train", "evaluate", "promote", "rollback", "models")
+CONFIGURED = ("train", "tune", "evaluate", "promote", "rollback", "models")
 
 EPILOG = """examples:
   holdfast recipes
@@ -136,6 +137,10 @@ def _run(args: argparse.Namespace) -> None:
 
         config["json"] = str(args.json) if args.json else config["json"]
         evaluate(config, console, shlex.join(["holdfast", "evaluate", *args.overrides]), debug=args.debug)
+    elif args.verb == "tune":
+        from pipelines.tune import tune
+
+        tune(args.overrides, console, args.recipes, str(args.json) if args.json else None, debug=args.debug)
     elif args.verb in ("promote", "rollback", "models"):
         from pipelines.compose import compose
 
@@ -175,6 +180,7 @@ def _verb_help(verb: str) -> int:
         "train": "recipe data model objective optimizer threat",
         "evaluate": "suite data attack beyond",
         "promote": "policy",
+        "tune": "search",
     }
     if verb in CONFIGURED:
         from pipelines.compose import CONFIGS

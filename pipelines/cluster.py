@@ -26,10 +26,11 @@ _QUIET = {
 LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 
 
-def connect(debug: bool = False) -> bool:
+def connect(debug: bool = False, dashboard: bool = False) -> bool:
     """Join the cluster that ``RAY_ADDRESS`` or a running local Ray names, else start one here; True if it was started.
 
-    Errors: ``Misuse`` for an address where no cluster answers.
+    ``dashboard``: of a Ray started here.  Without one Ray Train does not learn that a run's controller was killed, and
+    its workers' processors are never free again.  Errors: ``Misuse`` for an address where no cluster answers.
     """
     quiet()
     import ray
@@ -43,7 +44,7 @@ def connect(debug: bool = False) -> bool:
         with own_signals():
             ray.init(
                 address=address,
-                include_dashboard=None if address else False,
+                include_dashboard=None if address else dashboard,
                 log_to_driver=debug,
                 logging_level=level,
                 configure_logging=debug,

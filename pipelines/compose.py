@@ -20,7 +20,7 @@ from pipelines import build, settings
 from pipelines.errors import Misuse
 
 CONFIGS = Path(__file__).parent / "configs"
-for _verb in (settings.Train, settings.Evaluate, settings.Promote, settings.Rollback, settings.Models):
+for _verb in (settings.Train, settings.Evaluate, settings.Promote, settings.Rollback, settings.Models, settings.Tune):
     ConfigStore.instance().store(name=f"schema_{_verb.__name__.lower()}", node=_verb)
 
 # Settings that say where and how a run is watched, not what it computes: they leave its name alone.
@@ -44,6 +44,8 @@ OPEN = (
     "report.beside.activation_parameters",
     "threats",
     "submission",
+    "search.space",
+    "search.weights",
 )
 """Settings whose keys belong to what is made of them, which refuses those it does not take."""
 

@@ -15,7 +15,8 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """``metrics``: of the test split; ``cost``: in standard steps (forward and backward once) and in seconds."""
+    """``metrics``: of the test split; ``validation``: of the alarm's images, empty without it; ``cost``: in standard
+    steps (forward and backward once) and in seconds."""
 
     run_id: str
     run_name: str
@@ -25,6 +26,7 @@ class Outcome:
     threat: str
     attack: str
     metrics: dict[str, float]
+    validation: dict[str, float]
     cost: dict[str, Any]
     ended: str
     doubts: list[str]

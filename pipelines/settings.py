@@ -180,6 +180,36 @@ class Models:
 
 
 @dataclass
+class Halving:
+    use: bool = False
+    first: int = 3
+    factor: float = 3.0
+
+
+@dataclass
+class Search:
+    algorithm: str = "random"
+    trials: int | None = 16
+    seed: int = 0
+    weights: dict[str, float] = field(default_factory=lambda: {"clean_accuracy": 0.5, "robust_accuracy": 1.0})
+    halving: Halving = field(default_factory=Halving)
+    space: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Tune:
+    name: str | None = None
+    resume: str | None = None
+    search: Search = field(default_factory=Search)
+    concurrent: int | None = None
+    choose: str = "robust"
+    finalists: int = 2
+    seeds: int = 3
+    examples: int | None = 128
+    prune_relu: bool = False
+
+
+@dataclass
 class Train:
     recipe: str = MISSING
     name: str | None = None

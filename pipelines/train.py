@@ -5,9 +5,10 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,18 @@ from pipelines.tracking import git, registry, runs
 from pipelines.tracking.journal import Journal
 
 
-def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outcome:
+@dataclass(frozen=True)
+class Within:
+    """A training that is part of something larger.  ``key``: of that, so that its runs are nobody else's; ``tags``: for
+    the run; ``callbacks``: of Ray Train.  ``model``: whether it is kept in MLflow."""
+
+    key: str
+    tags: Mapping[str, str]
+    callbacks: Callable[[str], list[Any]] = lambda run_id: []
+    model: bool = True
+
+
+def train(config: dict[str, Any], console: Console, debug: bool = False, within: Within | None = None) -> Outcome:
     """Refuse what cannot work, train in Ray workers, evaluate, register; the same config continues its run.
 
     Errors: ``Misuse`` before any work; ``Failure`` with the checkpoint kept; ``Lost`` when the cluster goes away.
@@ -47,10 +59,10 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
     run_id = runs.open_run(
         config["tracking"]["uri"],
         config["tracking"]["experiment"],
-        key=f"{name}-{digest}",
+        key=f"{name}-{digest}" + (f"-{within.key}" if within else ""),
         name=name,
         params={key: config[key] for key in config if key not in ("json", "tracking")},
-        tags=_tags(config, doubts),
+        tags={**_tags(config, doubts), **(within.tags if within else {})},
         dataset={
             "name": _data_name(config),
             "digest": data.digest,
@@ -62,8 +74,9 @@ def train(config: dict[str, Any], console: Console, debug: bool = False) -> Outc
     console.print(f"{name}: run {run_id} in {redact_text(config['tracking']['uri'])}")
     uri = config["tracking"]["uri"]
     try:
-        result = _fit(config, name, run_id, digest, use_gpu, resources, console)
-        done = _conclude(config, name, run_id, result, data, doubts)
+        callbacks = within.callbacks(run_id) if within else []
+        result = _fit(config, name, run_id, digest, use_gpu, resources, console, callbacks)
+        done = _conclude(config, name, run_id, result, data, doubts, within is None or within.model)
     except BaseException as error:
         with suppress(Failure):  # the error that ended the run is the one to tell
             runs.close_run(uri, run_id, "KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED", 5.0)
@@ -85,6 +98,7 @@ def _fit(
     use_gpu: bool,
     resources: dict[str, float],
     console: Console,
+    callbacks: list[Any],
 ) -> Any:
     import ray.exceptions
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -114,6 +128,7 @@ def _fit(
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=config["checkpoint"]["failures"]),
             checkpoint_config=CheckpointConfig(num_to_keep=config["checkpoint"]["keep"]),
+            callbacks=callbacks,
         ),
     )
     try:
@@ -143,28 +158,32 @@ def _reason(error: Any, config: Mapping[str, Any]) -> str:
     )
 
 
-def _conclude(config: Mapping[str, Any], name: str, run_id: str, result: Any, data: Any, doubts: list[str]) -> Outcome:
+def _conclude(
+    config: Mapping[str, Any], name: str, run_id: str, result: Any, data: Any, doubts: list[str], model: bool
+) -> Outcome:
     """Bring home what the workers left: late metrics to the tracking server, the model to the registry."""
     from pipelines.worker import MODEL, RUN
     from trainers import models
 
     uri = config["tracking"]["uri"]
     found = result.return_value
+    version = None
     folder = Path(tempfile.mkdtemp(prefix="holdfast-"))
     try:
         result.checkpoint.to_directory(str(folder))
         pending = json.loads((folder / RUN).read_text())["pending"]
         _deliver(config, run_id, pending)
-        version = registry.register(
-            uri,
-            run_id,
-            models.load(folder / MODEL),
-            folder / MODEL,
-            config["register_as"],
-            metrics=found["metrics"],
-            tags={**_tags(config, doubts), "data_digest": data.digest},
-            example_shape=data.input_size,
-        )
+        if model:
+            version = registry.register(
+                uri,
+                run_id,
+                models.load(folder / MODEL),
+                folder / MODEL,
+                config["register_as"],
+                metrics=found["metrics"],
+                tags={**_tags(config, doubts), "data_digest": data.digest},
+                example_shape=data.input_size,
+            )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Outcome(
@@ -176,6 +195,7 @@ def _conclude(config: Mapping[str, Any], name: str, run_id: str, result: Any, da
         threat=_tags(config, [])["threat"],
         attack=outcome.attack(config["evaluation"]["attack"]),
         metrics=found["metrics"],
+        validation=found.get("validation", {}),
         cost=found["cost"],
         ended=found["ended"],
         doubts=doubts,

@@ -54,6 +54,7 @@ class Run:
         self.state = state.State.create(model, optimizer, config["ema"], config["digest"])
         self.seconds, self.images, self.saved_at, self.warned = 0.0, 0, time.monotonic(), False
         self.outcome: dict[str, Any] | None = None
+        self.probed: dict[str, float] = {}
         self.board = config["board"]
         pending = self._restore()
         self.journal = self._journal(pending) if is_main() else None
@@ -68,8 +69,12 @@ class Run:
         held_out = self.config["alarm"]["examples"]
 
         def probe(model: torch.nn.Module) -> float:
-            batches = self.data.held_out("validation", rank(), world(), self.device, held_out)
-            return dict(RobustAccuracy(attack)(model, batches))["robust_accuracy"]
+            found: dict[str, float] = {}
+            for evaluate in (CleanAccuracy(), RobustAccuracy(attack)):
+                batches = self.data.held_out("validation", rank(), world(), self.device, held_out)
+                found.update(evaluate(model, batches))
+            self.probed = {f"probe_{name}": value for name, value in found.items()}
+            return found["robust_accuracy"]
 
         settings = parts.settings(self.config, len(self.data.classes))
         try:
@@ -90,6 +95,7 @@ class Run:
             if report.each_step:
                 self.journal.log(step, {name: values[i] for name, values in report.each_step.items()})
         extra = {name: value for name, value in report.metrics.items() if name not in report.each_step}
+        extra |= self.probed if report.kind == "epoch" else {}
         rate = (report.images - self.images) / report.seconds if report.seconds else 0.0
         self.images = report.images
         self.journal.log(report.step, {**extra, "epoch": report.epoch, "images_per_second": rate})
@@ -110,7 +116,7 @@ class Run:
     def _save(self, report: Report, model: bool = False, outcome: dict[str, Any] | None = None) -> None:
         """Give Ray a checkpoint: the state, the metrics not confirmed by the tracking server, the model at the end."""
         self.saved_at = time.monotonic()
-        metrics = {**report.metrics, "epoch": report.epoch, "step": report.step}
+        metrics = {**report.metrics, **self.probed, "epoch": report.epoch, "step": report.step}
         if self.journal is None:
             ray.train.report(metrics)
             return
@@ -119,7 +125,12 @@ class Run:
             state.save(self.state, folder / STATE)
             if model:
                 models.save(self.state.network, folder / MODEL)
-            about = {"pending": self.journal.pending(), "seconds": self.seconds, "outcome": outcome}
+            about = {
+                "pending": self.journal.pending(),
+                "seconds": self.seconds,
+                "outcome": outcome,
+                "probed": self.probed,
+            }
             (folder / RUN).write_text(json.dumps(about))
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
         except OSError as error:
@@ -155,6 +166,7 @@ class Run:
                 raise state.Damaged(f"{checkpoint.path}/{RUN} is missing or not whole ({error})") from error
             state.load(self.state, Path(folder) / STATE)
         self.seconds, self.outcome = about["seconds"], about["outcome"]
+        self.probed = about.get("probed", {})
         self.images = self.state.step * self.data.batch_size
         if is_main():
             self.board.notice.remote(f"continuing from step {self.state.step}, epoch {self.state.epoch}")
@@ -171,6 +183,7 @@ class Run:
         outcome = {
             "metrics": metrics,
             "cost": self._cost(),
+            "validation": {name.removeprefix("probe_"): value for name, value in self.probed.items()},
             "ended": report.reason,
             "steps": report.step,
             "skipped": dict(self.data.skipped if self.data.replicated else merge(self.data.skipped)),

@@ -1,0 +1,135 @@
+"""Ray Tune, set up for a search, or taken up where a search was left."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.errors import Failure, Misuse, first_line
+from pipelines.search.space import Axis, overrides, size
+from pipelines.search.trial import CLEAN, ROBUST, SCORE, Setting, trial
+from pipelines.storage import ray_filesystem
+
+ALGORITHMS = ("grid", "random", "tpe", "nsga2", "tpe_pareto")
+PARETO = ("nsga2", "tpe_pareto")
+"""Those that search the front of both accuracies, and compare no scores."""
+STATE = "tune"
+"""Ray Tune's own folder in the search's; its state is pickled: nobody else must be able to write there."""
+
+
+def check(search: Mapping[str, Any], axes: Sequence[Axis]) -> None:
+    """Errors: ``Misuse`` for an algorithm, a number or a metric that cannot be."""
+    algorithm, trials, halving = search["algorithm"], search["trials"], search["halving"]
+    if algorithm not in ALGORITHMS:
+        raise Misuse(f"search.algorithm={algorithm} is unknown; choose one of {', '.join(ALGORITHMS)}")
+    if algorithm != "grid" and (trials is None or trials < 1):
+        raise Misuse(
+            f"search.trials={trials} must be at least 1, as search.algorithm={algorithm} has no end of its own"
+        )
+    if algorithm == "grid" and trials not in (None, size(axes)):
+        raise Misuse(
+            f"search.trials={trials} does not go with search.algorithm=grid, which tries all {size(axes)}: null"
+        )
+    if strange := set(search["weights"]) - {CLEAN, ROBUST}:
+        raise Misuse(f"search.weights.{min(strange)}: nobody reports that; give {CLEAN} and {ROBUST}")
+    if min(search["weights"].values(), default=0) < 0 or not any(search["weights"].values()):
+        raise Misuse(f"search.weights={dict(search['weights'])} must not be negative, nor all zero")
+    if halving["use"] and algorithm in PARETO:
+        raise Misuse(
+            f"search.halving.use=true compares one score, and search.algorithm={algorithm} has two; set "
+            "search.halving.use=false, or search.algorithm=tpe"
+        )
+    if halving["first"] < 1 or halving["factor"] <= 1:
+        raise Misuse(
+            f"search.halving.first={halving['first']}, search.halving.factor={halving['factor']:g}: at least 1 epoch, "
+            "and a factor above 1"
+        )
+
+
+def fit(
+    search: Mapping[str, Any], axes: Sequence[Axis], setting: Setting, epochs: int, concurrent: int, failures: int
+) -> Any:
+    """Ray Tune's results.  What was left unfinished in ``setting.folder`` is continued, what was finished stays."""
+    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0", TUNE_DISABLE_SIGINT_HANDLER="1")
+    from ray import tune
+
+    filesystem, path = ray_filesystem(setting.folder)
+    # A trial only waits for its own workers: it takes none of their processors, but Ray wants to see something.
+    trainable = tune.with_resources(tune.with_parameters(trial, setting=setting), {"memory": 1_000_000})
+    place = f"{path}/{STATE}"
+    try:
+        if tune.Tuner.can_restore(place, storage_filesystem=filesystem):
+            tuner = tune.Tuner.restore(place, trainable=trainable, restart_errored=True, storage_filesystem=filesystem)
+        else:
+            tuner = tune.Tuner(
+                trainable,
+                param_space={axis.key: axis.domain() for axis in axes},
+                tune_config=_config(search, epochs, concurrent),
+                run_config=tune.RunConfig(
+                    name=STATE,
+                    storage_path=path,
+                    storage_filesystem=filesystem,
+                    failure_config=tune.FailureConfig(max_failures=failures),
+                    verbose=0,
+                    callbacks=[progress()],
+                ),
+            )
+        return tuner.fit()
+    except tune.TuneError as error:
+        raise Failure(f"the search failed ({first_line(error)}); the same command goes on with it") from error
+
+
+def progress() -> Any:
+    """A line as each trial ends."""
+    from ray import tune
+
+    class Lines(tune.Callback):
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            found = trial.last_result or {}
+            if SCORE in found:
+                numbers = f"clean {found[CLEAN]:.3f}, robust {found[ROBUST]:.3f} after {found['epoch']} epochs"
+                print(f"trial {trial.trial_id}  {numbers}: {', '.join(overrides(trial.config))}", flush=True)
+
+    return Lines()
+
+
+def _config(search: Mapping[str, Any], epochs: int, concurrent: int) -> Any:
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    algorithm, halving = search["algorithm"], search["halving"]
+    pareto = algorithm in PARETO
+    scheduler = None
+    if halving["use"]:
+        scheduler = ASHAScheduler(
+            time_attr="epoch",  # ours: Tune's own count begins anew in a trial that is continued
+            max_t=epochs + 1,  # whoever comes to the end ends by itself, with what it found there
+            grace_period=min(halving["first"], epochs),
+            reduction_factor=halving["factor"],
+        )
+    return tune.TuneConfig(
+        metric=None if pareto else SCORE,
+        mode=None if pareto else "max",
+        search_alg=_searcher(algorithm, search["seed"]),
+        scheduler=scheduler,
+        num_samples=1 if algorithm == "grid" else search["trials"],
+        max_concurrent_trials=concurrent,
+        reuse_actors=False,  # one that was ended early may not have ended its workers
+    )
+
+
+def _searcher(algorithm: str, seed: int) -> Any:
+    if algorithm in ("grid", "random"):
+        from ray.tune.search import BasicVariantGenerator
+
+        return BasicVariantGenerator(random_state=seed)
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if algorithm == "nsga2":
+        sampler: Any = optuna.samplers.NSGAIISampler(seed=seed)
+    else:
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5)
+    if algorithm in PARETO:
+        return OptunaSearch(metric=[CLEAN, ROBUST], mode=["max", "max"], sampler=sampler)
+    return OptunaSearch(sampler=sampler)

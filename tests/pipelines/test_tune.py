@@ -1,0 +1,120 @@
+"""`holdfast tune` as a person meets it: real Ray Tune, real trials, killed and taken up again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.cli import MISUSE, OK, main
+from pipelines.tracking import versions
+from tests.pipelines.runs import SHORT
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    *(line for line in SHORT if not line.startswith("epochs")),
+    "recipe=digits_gradnorm",
+    "epochs=3",
+    "evaluation.examples=16",
+    "finalists=1",
+    "seeds=2",
+    "examples=4",
+)
+GRID = (
+    "search=digits_pgd",
+    "search.space.model.activation.grid=[silu]",
+    "search.space.objective.threat.eps.grid=[0.05,0.1]",
+)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def places(folder: Path, uri: str) -> list[str]:
+    return [f"tracking.uri={uri}", f"storage={folder / 'runs'}", f"--json={folder / 'search.json'}"]
+
+
+def children(uri: str, parent: str) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("holdfast").experiment_id
+    return list(client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_grid_is_searched_its_front_kept_and_the_winner_a_challenger(tmp_path, tracking_uri, capsys):
+    from mlflow import MlflowClient
+
+    assert main(["tune", *SMALL, *GRID, *places(tmp_path, tracking_uri), "register_as=digits"]) == OK
+    said = capsys.readouterr().out
+    found = json.loads((tmp_path / "search.json").read_text())
+    assert len(found["trials"]) == 2
+    assert {trial["sample"]["objective.threat.eps"] for trial in found["trials"]} == {0.05, 0.1}
+    assert all(trial["epochs"] == 3 for trial in found["trials"])
+    assert found["front"]
+    assert len(found["finalists"][0]["seeds"]) == 2
+    assert "finalists over 2 seeds" in said
+    run = MlflowClient(tracking_uri).get_run(found["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["search/trials"] == 2
+    runs = children(tracking_uri, found["run_id"])
+    assert len(runs) == 3  # the second seed of the winner is a run more
+    assert {child.info.status for child in runs} == {"FINISHED"}
+    version = versions.find(tracking_uri, "digits", found["version"])
+    assert version.aliases == ("challenger",)
+    assert version.tags["search.run_id"] == found["run_id"]
+    artifacts = MlflowClient(tracking_uri).list_artifacts(found["run_id"], "search")
+    assert {Path(each.path).name for each in artifacts} == {"front.png", "search.md", "search.json"}
+
+
+def test_a_search_that_is_killed_goes_on_where_it_was(tmp_path, tracking_uri):
+    command = [sys.executable, "-m", "pipelines.cli", "tune", *SMALL, *GRID, "name=mine", "concurrent=1"]
+    command += places(tmp_path, tracking_uri)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 200
+    while not list((tmp_path / "runs" / "mine" / "trials").glob("*/checkpoint_manager_snapshot.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    again = [sys.executable, "-m", "pipelines.cli", "tune", "resume=mine", f"storage={tmp_path / 'runs'}"]
+    again.append(f"--json={tmp_path / 'search.json'}")
+    subprocess.run(again, cwd=tmp_path, env=environment, check=True, timeout=280)
+    found = json.loads((tmp_path / "search.json").read_text())
+    assert len(found["trials"]) == 2
+    assert len(children(tracking_uri, found["run_id"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ("search.space.objective.wieght.log=[1,2]",),
+            "search.space.objective.wieght.log: unknown setting; nearest: weight",
+        ),
+        (("search.algorithm=best",), "search.algorithm=best is unknown"),
+        (("search.trials=0",), "search.trials=0 must be at least 1"),
+        (("search.weights.speed=1",), "search.weights.speed: nobody reports that"),
+        (("search.algorithm=nsga2",), "search.halving.use=true compares one score"),
+        (("choose=best",), "choose=best is unknown"),
+        (("seeds=0",), "seeds=0 must be at least 1"),
+        (("alarm.policy=off",), "alarm.policy=off: a search compares what the alarm measures"),
+        (("resume=mine", "epochs=3"), "resume=mine goes on with the search as it was begun: leave"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_any_work(lines, message, tmp_path, tracking_uri, capsys):
+    base = () if lines[0].startswith("resume") else ("recipe=digits_gradnorm", f"tracking.uri={tracking_uri}")
+    assert main(["tune", *base, *lines]) == MISUSE
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
