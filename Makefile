@@ -27,7 +27,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	@echo "setting up $(VENV): about a minute, 6 GB, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	$(BIN)/uv pip install --python $(BIN)/python -r constraints.txt
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
