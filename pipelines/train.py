@@ -102,14 +102,14 @@ def _fit(
 ) -> Any:
     import ray.exceptions
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    from pipelines.trainer import Trainer
     from pipelines.worker import worker
 
     filesystem, path = ray_filesystem(config["storage"])
     board = progress.board()
-    trainer = TorchTrainer(
+    trainer = Trainer(
         # Apart from the config, which Ray shows on its dashboard: the address may hold a password.
         partial(worker, config["tracking"]["uri"]),  # type: ignore[arg-type]  # Ray's stub knows no return value
         train_loop_config={
