@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainers.data import digits
 from trainers.data.digits import Digits
 from trainers.data.examples import CorruptError
 from trainers.data.folder import Folder
@@ -27,6 +28,12 @@ def test_digits_keep_their_grey_levels_rows_and_proportions():
         assert np.abs(np.asarray(examples.image(40)) / 255 - bunch.images[row] / 16).max() <= 0.5 / 255 + 1e-9
     share = torch.bincount(test.labels) / torch.bincount(torch.from_numpy(bunch.target))
     assert (share - 540 / 1797).abs().max() < 0.01
+
+
+def test_digits_are_the_same_by_the_library_s_own_reader(monkeypatch):
+    straight = digits._table()
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    assert np.array_equal(digits._table(), straight)
 
 
 def check_layout(source, train, test, name):
