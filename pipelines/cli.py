@@ -18,6 +18,8 @@ VERBS = {
     "evaluate": "attack a model, from anywhere, by AutoAttack, and report how much it withstands",
     "compare": "two evaluations of the same images, example by example",
     "tune": "search settings of a training, prove the best over seeds, register the winner",
+    "retrain": "train, gate and promote anew if data, recipe, code or the champion's accuracy changed",
+    "schedule": "retrain again and again on this machine, or print the line for crontab",
     "promote": "let the gate attack the challenger, and make it champion if it passes",
     "rollback": "make the previous champion champion again",
     "models": "what is registered: numbers, aliases, doubts, where it comes from",
@@ -26,7 +28,7 @@ VERBS = {
     "doctor": "what is installed, reachable and missing",
 }
 
-CONFIGURED = ("train", "tune", "evaluate", "promote", "rollback", "models")
+CONFIGURED = ("train", "tune", "evaluate", "promote", "rollback", "models", "retrain", "schedule")
 
 EPILOG = """examples:
   holdfast recipes
@@ -57,6 +59,7 @@ def parser() -> Parser:
     top.add_argument("overrides", nargs="*", help="settings of the verb, KEY=VALUE")
     top.add_argument("--json", type=Path, metavar="FILE", help="leave the outcome here for a script")
     top.add_argument("--recipes", type=Path, metavar="DIR", help="a folder of your own recipes (recipe/NAME.yaml)")
+    top.add_argument("--force", action="store_true", help="of retrain: train though nothing has changed")
     top.add_argument("--debug", action="store_true", help="tracebacks and the libraries' own messages")
     top.add_argument("--version", action="version", version=f"holdfast {_version()}")
     return top
@@ -141,6 +144,15 @@ def _run(args: argparse.Namespace) -> None:
         from pipelines.tune import tune
 
         tune(args.overrides, console, args.recipes, str(args.json) if args.json else None, debug=args.debug)
+    elif args.verb == "retrain":
+        from pipelines.retrain import retrain
+
+        where = str(args.json) if args.json else None
+        retrain(args.overrides, console, args.recipes, where, force=args.force, debug=args.debug)
+    elif args.verb == "schedule":
+        from pipelines.schedule import schedule
+
+        schedule(args.overrides, _options(args), console, args.recipes)
     elif args.verb in ("promote", "rollback", "models"):
         from pipelines.compose import compose
 
@@ -157,6 +169,13 @@ def _run(args: argparse.Namespace) -> None:
 
         config["json"] = str(args.json) if args.json else config["json"]
         train(config, console, debug=args.debug)
+
+
+def _options(args: argparse.Namespace) -> list[str]:
+    """As they were given, for a process that is to have them too."""
+    valued = {"--json": args.json, "--recipes": args.recipes and args.recipes.resolve()}
+    given = [word for name, value in valued.items() if value for word in (name, str(value))]
+    return given + [name for name, on in (("--force", args.force), ("--debug", args.debug)) if on]
 
 
 def _registry(args: argparse.Namespace, config: dict[str, Any], console: Any) -> None:
@@ -180,6 +199,7 @@ def _verb_help(verb: str) -> int:
         "train": "recipe data model objective optimizer threat",
         "evaluate": "suite data attack beyond",
         "promote": "policy",
+        "retrain": "policy recipe",
         "tune": "search",
     }
     if verb in CONFIGURED:

@@ -20,7 +20,16 @@ from pipelines import build, settings
 from pipelines.errors import Misuse
 
 CONFIGS = Path(__file__).parent / "configs"
-for _verb in (settings.Train, settings.Evaluate, settings.Promote, settings.Rollback, settings.Models, settings.Tune):
+for _verb in (
+    settings.Train,
+    settings.Evaluate,
+    settings.Promote,
+    settings.Rollback,
+    settings.Models,
+    settings.Tune,
+    settings.Retrain,
+    settings.Timetable,
+):
     ConfigStore.instance().store(name=f"schema_{_verb.__name__.lower()}", node=_verb)
 
 # Settings that say where and how a run is watched, not what it computes: they leave its name alone.
@@ -110,6 +119,18 @@ def compose(verb: str, overrides: Sequence[str], recipes: Path | None = None) ->
 def computed(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a training computes: its config but for where it runs and is watched."""
     return {key: value for key, value in config.items() if key not in INCIDENTAL}
+
+
+def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training computes, on whatever data: the same wherever these lie."""
+    path = config["data"].get("path")
+
+    def without(node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return node
+        return {key: without(value) for key, value in node.items() if not (key == "path" and value == path)}
+
+    return {**computed(config), "data": without(config["data"])}
 
 
 def digest(identity: Mapping[str, Any]) -> str:

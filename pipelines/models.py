@@ -43,7 +43,7 @@ def _row(version: Version) -> dict[str, Any]:
         "robust_accuracy": _number(tags.get("metrics.robust_accuracy")),
         "evaluations": _evaluations(tags),
         "gates": _gates(tags),
-        "rolled_back": tags.get(move.ROLLED_BACK) or None,
+        "rolled_back": tags.get(versions.ROLLED_BACK) or None,
         "training_doubts": tags.get("doubts"),
         "run_id": version.run_id,
         "data": tags.get("data_digest"),

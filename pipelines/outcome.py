@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,6 +66,14 @@ def markdown(outcome: Outcome) -> str:
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     doubts = "".join(f"\n\n**Warning:** {doubt}" for doubt in outcome.doubts)
     return f"| | |\n|---|---|\n{table}{doubts}"
+
+
+def cell(text: str) -> str:
+    """Class names and errors are anybody's: nothing of them is markup, a link, or calls anybody."""
+    text = re.sub(r"([\\`*_{}\[\]()#!|~])", r"\\\1", re.sub(r"\s+", " ", text).replace("&", "&amp;"))
+    for sign, harmless in (("<", "&lt;"), ("@", "&#64;"), ("://", ":&#8203;//"), ("www.", "www&#8203;.")):
+        text = text.replace(sign, harmless)
+    return text
 
 
 def attack(node: Mapping[str, Any]) -> str:

@@ -33,10 +33,11 @@ def attack(config: Mapping[str, Any], where: str) -> Any:
 def data(config: Mapping[str, Any]) -> Any:
     """The data.  Its ``path`` key is there for its source to refer to, and says what opens the source's files."""
     node = {key: value for key, value in config["data"].items() if key not in ("path", "source")}
-    return build(node, "data", config["trust"], source=_source(config))
+    return build(node, "data", config["trust"], source=source(config))
 
 
-def _source(config: Mapping[str, Any]) -> Any:
+def source(config: Mapping[str, Any]) -> Any:
+    """Where a set's examples come from, before anything is drawn from it or held out."""
     path, node, trust = config["data"].get("path"), config["data"]["source"], config["trust"]
     opens = "files" in parameters(target(node, "data.source", trust))
     extra = {"files": files(path or ".")} if opens else {}
@@ -56,7 +57,7 @@ def exam(config: Mapping[str, Any]) -> HeldOut:
         given["transform"] = build(node["transform"], "data.transform", trust)
     elif "transform" in parameters(target(node, "data", trust)):
         given["transform"] = Photographic()
-    return HeldOut(_source(config), limit=config["examples"], only=_names(config["only"]), **given)
+    return HeldOut(source(config), limit=config["examples"], only=_names(config["only"]), **given)
 
 
 def _names(path: str | None) -> list[str] | None:

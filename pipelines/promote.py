@@ -69,6 +69,9 @@ class Gatekeeper:
         self._config, self._policy, self._judged, self._debug = config, policy, judged, debug
         self._console, self._uri = console, str(config["tracking"]["uri"])
         self._refused: set[Request] = set()
+        self.outcome: dict[str, Any] = {}
+        self.page = ""
+        """Of the last look: what ``--json`` and ``markdown`` leave."""
         self._said = ""
 
     def look(self) -> None:
@@ -111,7 +114,7 @@ class Gatekeeper:
             self._nothing(f"{name} has no challenger: set that alias, or give version=NUMBER")
             return None
         candidate, champion = versions.find(self._uri, name, number), theirs.get(CHAMPION)
-        if why := candidate.tags.get(move.ROLLED_BACK):
+        if why := candidate.tags.get(versions.ROLLED_BACK):
             self._say(f"warning: {name}/{number} was champion and was rolled back: {why}")
         if champion is not None:
             there = versions.find(self._uri, target, champion)
@@ -127,7 +130,8 @@ class Gatekeeper:
         self._say(why)
         if self._config["markdown"]:
             storage.write(str(Path(self._config["markdown"]).absolute()), f"{why}.\n".encode())
-        outcome.leave({"passed": None, "why": why}, self._config["json"])
+        self.outcome = {"passed": None, "why": why}
+        outcome.leave(self.outcome, self._config["json"])
 
     def _decide(self, asked: Request) -> None:
         """What is cheap to refuse comes first: nothing is attacked for hours that is refused all the same."""
@@ -209,6 +213,8 @@ class Gatekeeper:
         return {f"gate.{asked.target}.{key}": str(value or "") for key, value in every.items()}
 
     def _leave(self, asked: Request, decision: Decision, proof: Mapping[str, Any]) -> None:
+        self.page = shown.markdown(decision)
         if self._config["markdown"]:
-            storage.write(str(Path(self._config["markdown"]).absolute()), shown.markdown(decision).encode())
-        outcome.leave({**shown.plain(decision), "target": asked.target, **proof}, self._config["json"])
+            storage.write(str(Path(self._config["markdown"]).absolute()), self.page.encode())
+        self.outcome = {**shown.plain(decision), "failed": decision.failed, "target": asked.target, **proof}
+        outcome.leave(self.outcome, self._config["json"])

@@ -39,7 +39,7 @@ def _rolled_back(uri: str, name: str, asked: int | None, reason: str) -> audit.R
     artefact.check(uri, name, back)
     plan = Plan(name, "rollback", champion, back, _before(uri, name, back))
     text = f"Version {champion} was taken back for version {back}: {reason}"
-    return move.move(uri, plan, {"reason": reason}, text, {}, {move.ROLLED_BACK: reason})
+    return move.move(uri, plan, {"reason": reason}, text, {}, {versions.ROLLED_BACK: reason})
 
 
 def _which(uri: str, name: str, asked: int | None) -> tuple[int, int]:

@@ -210,6 +210,43 @@ class Tune:
 
 
 @dataclass
+class When:
+    data: bool = True
+    recipe: bool = True
+    code: bool = True
+    age_days: float | None = None
+    fresh: list[str] = field(default_factory=list)
+    fallen: float = 0.02
+
+
+@dataclass
+class Checks:
+    smallest: float = 0.1
+    unreadable: float = 0.01
+    read: int | None = 1000
+    new_classes: bool = False
+
+
+@dataclass
+class Retrain:
+    to: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    path: str | None = None
+    when: When = field(default_factory=When)
+    checks: Checks = field(default_factory=Checks)
+    warm: bool = False
+    notify: list[str] = field(default_factory=list)
+    markdown: str | None = None
+
+
+@dataclass
+class Timetable:
+    every: float | None = None
+    cron: str | None = None
+    listen: str | None = None
+
+
+@dataclass
 class Train:
     recipe: str = MISSING
     name: str | None = None

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines import cluster, compose, outcome, places, progress
+from pipelines import cluster, compose, outcome, places, progress, science
 from pipelines.errors import Failure, Lost, Stopped
 from pipelines.outcome import Outcome
 from pipelines.prepare import prepare
@@ -181,7 +181,7 @@ def _conclude(
                 folder / MODEL,
                 config["register_as"],
                 metrics=found["metrics"],
-                tags={**_tags(config, doubts), "data_digest": data.digest},
+                tags={**_tags(config, doubts), **_made_of(config, data.digest)},
                 example_shape=data.input_size,
             )
     finally:
@@ -227,6 +227,12 @@ def _tags(config: Mapping[str, Any], doubts: list[str]) -> dict[str, str]:
     if doubts:
         tags["doubts"] = " | ".join(doubts)
     return tags
+
+
+def _made_of(config: Mapping[str, Any], data: str) -> dict[str, str]:
+    """What tells whether training again would be the same: see ``pipelines.retraining``."""
+    recipe = compose.digest(compose.recipe(config))
+    return {"data_digest": data, "recipe_digest": recipe, "code_digest": science.digest(config["trust"])}
 
 
 def _data_name(config: Mapping[str, Any]) -> str:

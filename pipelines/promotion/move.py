@@ -7,10 +7,7 @@ from typing import Any
 from pipelines.errors import Refused
 from pipelines.tracking import audit, versions
 from pipelines.tracking.registry import RECORDS
-from pipelines.tracking.versions import CHALLENGER, CHAMPION, PREVIOUS
-
-ROLLED_BACK = "rolled_back"
-"""Of a version that was taken back: why."""
+from pipelines.tracking.versions import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A decision as people read it: a table on the terminal, Markdown for a pull request or the registry's page."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.outcome import cell
 from pipelines.promotion.gate import Decision
 
 
@@ -32,24 +32,16 @@ def markdown(decision: Decision) -> str:
 
 
 def _markdown(decision: Decision) -> Iterator[str]:
-    yield f"### {'Passed' if decision.passed else 'Refused'}: {_cell(decision.candidate)}"
+    yield f"### {'Passed' if decision.passed else 'Refused'}: {cell(decision.candidate)}"
     yield ""
     against = f"Compared with the champion, {decision.champion}." if decision.champion else "There is no champion yet."
-    yield _cell(against)
+    yield cell(against)
     yield ""
     yield "| | clause | asked | found |"
     yield "|---|---|---|---|"
     for clause in decision.clauses:
         mark = "✅" if clause.passed else "❌"
-        yield f"| {mark} | {_cell(clause.name)} | {_cell(clause.asked)} | {_cell(clause.found)} |"
-
-
-def _cell(text: str) -> str:
-    """Class names and errors are anybody's: nothing of them is markup, a link, or calls anybody."""
-    text = re.sub(r"([\\`*_{}\[\]()#!|~])", r"\\\1", re.sub(r"\s+", " ", text).replace("&", "&amp;"))
-    for sign, harmless in (("<", "&lt;"), ("@", "&#64;"), ("://", ":&#8203;//"), ("www.", "www&#8203;.")):
-        text = text.replace(sign, harmless)
-    return text
+        yield f"| {mark} | {cell(clause.name)} | {cell(clause.asked)} | {cell(clause.found)} |"
 
 
 def plain(decision: Decision) -> dict[str, Any]:

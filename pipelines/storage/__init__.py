@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipelines.errors import Failure, Misuse
 from pipelines.redact import redact_text
@@ -11,12 +11,41 @@ from pipelines.storage.connection import SCHEME, MissingObject, client, errors, 
 from pipelines.storage.s3 import S3Files
 from trainers.data.files import Files, LocalFiles
 
-__all__ = ["MissingObject", "S3Files", "download", "files", "ray_filesystem", "remove", "upload", "write"]
+__all__ = [
+    "Entry",
+    "MissingObject",
+    "S3Files",
+    "download",
+    "files",
+    "inventory",
+    "ray_filesystem",
+    "remove",
+    "upload",
+    "write",
+]
 
 
 def files(uri: str) -> Files:
     """Reads below ``uri``: ``s3://bucket/prefix`` or a folder.  Errors: ``Misuse`` for another scheme."""
     return S3Files() if _is_s3(uri) else LocalFiles()
+
+
+class Entry(NamedTuple):
+    """``stamp``: another one whenever the file was written anew: S3's ETag, or when a local file last changed."""
+
+    size: int
+    stamp: str
+
+
+def inventory(uri: str) -> dict[str, Entry]:
+    """Every file below ``uri``, by its path, without hidden ones; none of them is opened."""
+    if _is_s3(uri):
+        return {path: Entry(*found) for path, found in sorted(S3Files().objects(uri).items())}
+    found = {}
+    for path in LocalFiles().list(uri):
+        state = os.stat(path)
+        found[path] = Entry(state.st_size, str(state.st_mtime_ns))
+    return found
 
 
 def upload(directory: Path, uri: str) -> None:

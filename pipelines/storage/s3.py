@@ -25,15 +25,19 @@ class S3Files:
 
         A ``prefix`` that is an object lists itself.  Errors: ``MissingObject`` for a bucket that is not there.
         """
+        return sorted(self.objects(prefix))
+
+    def objects(self, prefix: str) -> dict[str, tuple[int, str]]:
+        """``(bytes, ETag)`` of what ``list`` lists: the store's own mark of an object's content."""
         bucket, key = split(prefix)
         below = key.rstrip("/") + "/" if key.strip("/") else ""
         with errors(prefix):
             pages = client(self.endpoint).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=below)
-            keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-        shown = [k for k in keys if not k.endswith("/") and not _hidden(k.removeprefix(below))]
-        if not shown and key and not key.endswith("/") and self._head(prefix):
-            shown = [key]
-        return sorted(f"{SCHEME}{bucket}/{k}" for k in shown)
+            found = {each["Key"]: each for page in pages for each in page.get("Contents", [])}
+        shown = {k: e for k, e in found.items() if not k.endswith("/") and not _hidden(k.removeprefix(below))}
+        if not shown and key and not key.endswith("/") and (head := self._head(prefix)):
+            shown = {key: {"Size": head["ContentLength"], "ETag": head["ETag"]}}
+        return {f"{SCHEME}{bucket}/{k}": (int(e["Size"]), str(e["ETag"]).strip('"')) for k, e in shown.items()}
 
     def open(self, path: str) -> BinaryIO:
         """A seekable reader that asks for the bytes it is asked for, in ranges of at least 1 MiB.

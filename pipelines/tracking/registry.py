@@ -22,18 +22,19 @@ RUN = "holdfast.run_id"
 """The tag of a logged model that names the run it came from."""
 ARTEFACT = "holdfast.artefact"
 """The tag of a logged model and of its versions: ``export.digest`` of its files."""
-RECORDS = ".promotions"
-"""The end of a registered model's name that holds records (``audit``), and no model."""
+RECORDS, RETRAININGS = ".promotions", ".retrainings"
+"""Ends of the names of registered models that hold records (``audit``), and no model."""
 
 
 def check_name(name: str, setting: str = "register_as") -> None:
     """``Misuse`` for a name that the registry would refuse after the training, and for that of records."""
     if not name.strip() or any(c in name for c in "/:") or name in (".", ".."):
         raise Misuse(f"{setting}={name!r} cannot name a model: leave out '/' and ':', as in {setting}=digits")
-    if name.endswith(RECORDS):
-        raise Misuse(
-            f"{setting}={name} is where the promotions of {name.removesuffix(RECORDS)} are recorded: give another name"
-        )
+    for end in (RECORDS, RETRAININGS):
+        if name.endswith(end):
+            raise Misuse(
+                f"{setting}={name} is where the {end[1:]} of {name.removesuffix(end)} are recorded: give another name"
+            )
 
 
 def register(

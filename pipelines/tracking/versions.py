@@ -12,16 +12,19 @@ from pipelines.tracking import export, server
 from pipelines.tracking.registry import ARTEFACT
 
 COPIED = "holdfast.copied_from"
+ROLLED_BACK = "rolled_back"
+"""The tag of a version that was taken back: why."""
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
 
 @dataclass(frozen=True)
 class Version:
-    """``made``: milliseconds since 1970, by the server's clock."""
+    """``made``, ``changed``: milliseconds since 1970, by the server's clock."""
 
     name: str
     number: int
     made: int
+    changed: int
     run_id: str | None
     source: str
     tags: Mapping[str, str]
@@ -183,6 +186,7 @@ def _version(found: Any, where: Mapping[str, int]) -> Version:
         name=found.name,
         number=number,
         made=int(found.creation_timestamp),
+        changed=int(found.last_updated_timestamp or found.creation_timestamp),
         run_id=found.run_id or None,
         source=str(found.source),
         tags=dict(found.tags),

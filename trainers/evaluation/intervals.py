@@ -50,6 +50,21 @@ def paired_difference(gained: int, lost: int, n: int, confidence: float = 0.95) 
     return max(centre - half, -1.0), min(centre + half, 1.0)
 
 
+def difference(first: int, n: int, second: int, m: int, confidence: float = 0.95) -> tuple[float, float]:
+    """``(low, high)`` for ``first / n - second / m``, two shares of different examples, in [-1, 1].
+
+    With ``d = p - q`` and Wilson's intervals ``(l, u)`` of ``p`` and ``(v, w)`` of ``q``, from
+    ``d - sqrt((p-l)² + (w-q)²)`` to ``d + sqrt((u-p)² + (q-v)²)``.
+
+    Errors: as ``wilson``.
+    Source: Newcombe, *Interval estimation for the difference between independent proportions: comparison of eleven
+    methods*, Statistics in Medicine 17 (1998) 873-890, method 10.
+    """
+    (low_p, high_p), (low_q, high_q) = wilson(first, n, confidence), wilson(second, m, confidence)
+    p, q = first / n, second / m
+    return p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q)
+
+
 def mcnemar(gained: int, lost: int) -> float:
     """McNemar's exact two-sided p for two shares measured on the same examples.
 

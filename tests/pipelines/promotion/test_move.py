@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.errors import Failure, Misuse, Refused
 from pipelines.promotion import move
-from pipelines.tracking import audit, server, versions
+from pipelines.tracking import audit, holder, server, versions
 from tests.pipelines.promotion import movers
 
 ROOT = Path(__file__).parents[3]
@@ -56,7 +56,7 @@ def test_a_move_leaves_aliases_tags_and_a_record(uri, name):
     assert (first.what, first.state, second.state) == ("promote", "done", "done")
     assert (first.facts["before"], first.facts["after"]) == (1, 2)
     assert first.text == "2 for 1"
-    assert first.by == audit.who()
+    assert first.by == holder.who()
     assert 0 < first.at <= second.at
     assert versions.find(uri, name, 2).tags["promotion.record"] == "1"
     assert [version.aliases for version in versions.listed(uri, name)] == [(), ("previous",), (), ("champion",)]
@@ -136,7 +136,7 @@ def test_a_living_mover_is_waited_for_and_a_slow_one_stops_itself(tracking_uri, 
 
     slow = turn(2)
     slow.live()
-    monkeypatch.setattr(audit, "_dead", lambda record: False)  # as on another machine
+    monkeypatch.setattr(holder, "gone", lambda mark: False)  # as on another machine
     monkeypatch.setattr(audit, "LIFE", 4.0)
     monkeypatch.setattr(audit, "STEP", 0.4)
     next_one = turn(3)
@@ -169,14 +169,14 @@ def test_the_dead_are_told_from_the_living(tracking_uri, name):
     movers.model(tracking_uri, name)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     record = audit.append(tracking_uri, name, f"models:/{name}/1", "promote", audit.OPEN, {})
-    theirs = replace(record, process=audit._process(process.pid))
-    assert not audit._dead(theirs)
-    assert audit._dead(record)  # this process does one thing at a time: it is not at work on an older record
-    assert not audit._dead(replace(theirs, process=theirs.process + "0"))  # of another machine, or container
+    theirs = replace(record, process=holder._mark(process.pid))
+    assert not holder.gone(theirs.process)
+    assert holder.gone(record.process)  # this process does one thing at a time: it is not at work on an older record
+    assert not holder.gone(theirs.process + "0")  # of another machine, or container
     process.kill()
     process.communicate()
-    assert audit._dead(theirs)
-    assert not audit._dead(replace(record, process=""))
+    assert holder.gone(theirs.process)
+    assert not holder.gone("")
 
 
 def test_what_is_written_down_holds_no_secret_and_fits(tracking_uri, name):
@@ -211,7 +211,7 @@ def test_of_two_at_once_one_wins_and_the_other_is_told(uri):
     for name in names:
         (loser,) = [text for named, _, text in found if named == name and text.startswith("refused")]
         (winner,) = [after for named, after, text in found if named == name and text.startswith("record")]
-        assert f"is version {winner} now, moved by {audit.who()}" in loser
+        assert f"is version {winner} now, moved by {holder.who()}" in loser
         assert aliases(uri, name) == (winner, 1, None)
         assert sorted(states(uri, name)) == ["done", "lost"]
 

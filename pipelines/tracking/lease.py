@@ -1,0 +1,127 @@
+"""One retraining of a model at a time, wherever it was started: a record that its holder keeps alive.
+
+The records of model NAME are the versions of the registered model ``NAME.retrainings``, which the registry numbers.
+The lowest one that is open and alive holds the lease.  Its holder touches it every ``BEAT`` seconds and stops by itself
+when it could not for ``LIFE / 2``; whoever comes later than ``LIFE`` after the last touch, by the registry's clock,
+takes over and goes on with what was begun.
+"""
+
+import _thread
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from pipelines.errors import Failure, Misuse, Refused
+from pipelines.tracking import audit, holder, server, versions
+from pipelines.tracking.audit import Record
+from pipelines.tracking.registry import RETRAININGS
+
+LIFE, BEAT = 120.0, 15.0
+OPEN, DONE, FAILED, DEAD, LEFT = "open", "done", "failed", "dead", "left"
+"""At work; ended; ended by an error, or by the death of its process: to be gone on with; left to another."""
+UNFINISHED = (OPEN, FAILED, DEAD)
+
+
+class Busy(Exception):
+    """Another process has the lease: ``record``."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(f"record {record.number}, by {record.by}")
+        self.record = record
+
+
+def records(uri: str, name: str) -> list[Record]:
+    """Every retraining of ``name``, the oldest first, without those that were left to another."""
+    return [record for record in audit.records(uri, name, RETRAININGS) if record.state != LEFT]
+
+
+def unfinished(found: list[Record]) -> Record | None:
+    """The last one, if it is to be gone on with."""
+    return found[-1] if found and found[-1].state in UNFINISHED else None
+
+
+class Lease:
+    """``with Lease(uri, name) as lease``: the only one, until the block ends; ``earlier``: the records before it.
+
+    The block's end settles it as ``DONE``, as ``Refused`` does, an error as ``FAILED``.  Errors: ``Busy`` on entering,
+    and ``Failure`` in place of the ``KeyboardInterrupt`` that ends a block whose lease was lost.
+    """
+
+    def __init__(self, uri: str, name: str) -> None:
+        self._uri, self._name, self._lost = uri, name, False
+        self._over = threading.Event()
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Self:
+        facts: dict[str, Any] = {}
+        self.record = audit.append(
+            self._uri, self._name, "holdfast:retraining", "retrain", OPEN, facts, kind=RETRAININGS
+        )
+        before = [r for r in records(self._uri, self._name) if r.number < self.record.number]
+        still = [r for r in before if r.state == OPEN]
+        living = [r for r in still if self.record.at - r.changed <= LIFE and not holder.gone(r.process)]
+        if living:
+            self._settle(self.record, LEFT)
+            raise Busy(living[0])
+        for record in still:
+            self._settle(record, DEAD)
+        self.earlier = [r for r in records(self._uri, self._name) if r.number < self.record.number]
+        self._beating.start()
+        return self
+
+    def note(self, facts: Mapping[str, Any], text: str = "") -> None:
+        """Adds ``facts`` to the record.  Errors: ``Failure`` if the lease was lost meanwhile."""
+        self._live()
+        self._settle(self.record, None, facts)
+        self.record = audit.find(self._uri, self._name, self.record.number, RETRAININGS)
+        if text:
+            with versions.told(self._uri, "take the record's page"):
+                self._touch(text)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        if self._lost:
+            raise self._gone() from error
+        if error is None:
+            self._settle(self.record, DONE)
+            return
+        with suppress(Failure, Misuse):  # the error that ended the block is the one to tell
+            self._settle(self.record, DONE if isinstance(error, Refused) else FAILED)
+
+    def _live(self) -> None:
+        mine = audit.find(self._uri, self._name, self.record.number, RETRAININGS)
+        if self._lost or mine.state != OPEN:
+            raise self._gone()
+
+    def _gone(self) -> Failure:
+        return Failure(
+            f"record {self.record.number} of {self._name}{RETRAININGS}: the registry did not answer for {LIFE / 2:g} "
+            "s, or another process took over; run the same command again: it goes on with what was begun"
+        )
+
+    def _beat(self) -> None:
+        last = holder.now()
+        while not self._over.wait(BEAT):
+            with suppress(Failure, Misuse):
+                self._touch(self.record.text)
+                mine = audit.find(self._uri, self._name, self.record.number, RETRAININGS)
+                if mine.state == OPEN:
+                    last = holder.now()
+                    continue
+                last = -LIFE
+            if holder.now() - last > LIFE / 2 and not self._over.is_set():
+                self._lost = True
+                _thread.interrupt_main()
+                return
+
+    def _touch(self, text: str) -> None:
+        """MLflow sets a version's time of change only where its description is written."""
+        with versions.told(self._uri, "keep the lease"):
+            server.client(self._uri).update_model_version(self._name + RETRAININGS, str(self.record.number), text)
+
+    def _settle(self, record: Record, state: str | None, facts: Mapping[str, Any] | None = None) -> None:
+        audit.settle(self._uri, self._name, record, state, facts, RETRAININGS)
