@@ -16,7 +16,7 @@ import pytest
 from pipelines.cli import OK, main
 
 SECRET = "hunter2-swordfish"
-EPOCHS = 10
+EPOCHS = 6
 
 
 class Outage(threading.Thread):
