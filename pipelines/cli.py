@@ -59,7 +59,7 @@ def parser() -> Parser:
     top.add_argument("overrides", nargs="*", help="settings of the verb, KEY=VALUE")
     top.add_argument("--json", type=Path, metavar="FILE", help="leave the outcome here for a script")
     top.add_argument("--recipes", type=Path, metavar="DIR", help="a folder of your own recipes (recipe/NAME.yaml)")
-    top.add_argument("--force", action="store_true", help="of retrain: train though nothing has changed")
+    top.add_argument("--force", action="store_true", help="of retrain and schedule: train though nothing has changed")
     top.add_argument("--debug", action="store_true", help="tracebacks and the libraries' own messages")
     top.add_argument("--version", action="version", version=f"holdfast {_version()}")
     return top
@@ -111,6 +111,8 @@ def _run(args: argparse.Namespace) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     if args.verb not in VERBS:
         raise Misuse(f"{args.verb}: unknown verb{build.nearest(args.verb, list(VERBS))}")
+    if args.force and args.verb not in ("retrain", "schedule"):
+        raise Misuse(f"--force is for retrain and schedule: {args.verb} has nothing to skip")
     if args.verb == "recipes":
         from pipelines.recipes import recipes
 

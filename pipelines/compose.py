@@ -151,11 +151,16 @@ def _parse(override: str) -> Override:
         return OverridesParser.create().parse_override(override)
     except HydraException:
         key, value = override.split("=", 1)
-        try:  # paths and URIs hold characters that Hydra's grammar keeps for itself
-            quoted = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        try:  # paths, URIs, and settings in a list hold characters that Hydra's grammar keeps for itself
+            several = re.fullmatch(r"\[([^\[\]'\"]*)\]", value)
+            quoted = f"[{','.join(map(_quoted, several[1].split(',')))}]" if several else _quoted(value)
             return OverridesParser.create().parse_override(f"{key}={quoted}")
         except HydraException as error:
             raise Misuse(f"{override!r} cannot be read: {_first_line(error)}") from error
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.strip().replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _is_group(key: str, recipes: Path | None) -> bool:

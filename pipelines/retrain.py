@@ -14,7 +14,7 @@ from pipelines.retraining.due import MANIFEST, Made
 from pipelines.retraining.job import Job, Seen
 from pipelines.retraining.manifest import Manifest
 from pipelines.settings import Retrain
-from pipelines.tracking import lease, versions
+from pipelines.tracking import lease, runs, versions
 from pipelines.tracking.audit import Record
 from pipelines.tracking.lease import Busy, Lease
 from pipelines.tracking.versions import CHAMPION, ROLLED_BACK, Version
@@ -174,6 +174,8 @@ def _work(job: Job, seen: Seen, held: Lease) -> None:
         )
     for reason in seen.reasons:
         job.say(f"{job.target}: {reason.said}")
+    if left and "run_id" in left.facts and not facts and before != todo:
+        runs.close_run(job.uri, left.facts["run_id"], "KILLED")
     steps.sound(job, seen, held, _stored(job, seen.was.manifest) if seen.was and seen.was.manifest else None)
     steps.carry_out(job, seen, held, todo, facts, page, judging.judged(job.gate(), job.recipes))
 

@@ -153,12 +153,17 @@ def _check(config: Mapping[str, Any], base: Mapping[str, Any], json: str | None)
 
 
 def _kinks(axes: Sequence[Axis], base: Mapping[str, Any], prune: bool) -> tuple[tuple[Axis, ...], list[str]]:
-    """ReLU under a gradient penalty: warned of, or, when asked, left out."""
+    """ReLU under a gradient penalty: warned of, or, when asked, left out.  Its weight and eps are one axis."""
     from pipelines import parts
     from trainers.activations.replace import KINKED, NAMES
 
     if not parts.objective(base).second_order:
         return tuple(axes), []
+    if {"objective.weight", "objective.threat.eps"} <= {axis.key for axis in axes}:
+        raise Misuse(
+            "search.space has objective.weight and objective.threat.eps, and the penalty feels only their product: "
+            "search objective.weight alone"
+        )
     found, notes = [], []
     for axis in axes:
         bad = [v for v in axis.values if axis.key == "model.activation" and issubclass(NAMES.get(v, object), KINKED)]

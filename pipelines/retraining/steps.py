@@ -86,11 +86,12 @@ def carry_out(
         job.uri,
         job.base["tracking"]["experiment"],
         key=f"retrain-{job.target}-{todo.digest}",
-        name=_name(job, todo),
-        params={"recipe": job.base["recipe"], **asdict(todo)},
+        name=f"{job.target}-retraining-{todo.digest[:10]}",
+        params={"recipe": job.base["recipe"], "plan": asdict(todo)},
         tags={"retraining": job.target, "retraining.reasons": "; ".join(reason.said for reason in seen.reasons)},
         git=git.state(),
     )
+    held.note({"run_id": run_id})
     try:
         version = _train(job, seen, held, todo, run_id)
         page = _gate(job, held, version, judged)
@@ -101,15 +102,11 @@ def carry_out(
         raise
 
 
-def _name(job: Job, todo: Plan) -> str:
-    return f"{job.target}-retraining-{todo.digest[:10]}"
-
-
 def _train(job: Job, seen: Seen, held: Lease, todo: Plan, run_id: str) -> int:
     """The version's number."""
     if number := held.record.facts.get("version"):
         return int(number)
-    lines = [f"name={_name(job, todo)}"]  # other code, or another turn, does not go on with an older training
+    lines = [f"name={job.base['recipe']}-{todo.digest[:10]}"]  # other code, or another turn, does not go on with an older training
     lines += [f"seed={job.base['seed'] + todo.turn}"] if todo.turn else []
     lines += [f"model.weights={_weights(job, todo.start)}"] if todo.start else []
     config = compose.compose("train", [*job.lines, *lines], job.recipes)

@@ -145,3 +145,20 @@ def test_lanes_divide_the_batch_and_serve_every_worker(recipe):
     lanes = config["data"].get("lanes") or config["workers"]
     assert config["batch_size"] % lanes == 0 == lanes % config["workers"]
     assert config["batch_size"] % (config["workers"] * config["accumulate"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("when.fresh=[seed=1,data.path=/a b/c]", ["seed=1", "data.path=/a b/c"]),
+        ("when.fresh=['seed=1']", ["seed=1"]),
+        ("path=/x/y:z=1", "/x/y:z=1"),
+        ("notify=[https://chat/hook?a=b]", ["https://chat/hook?a=b"]),
+    ],
+)
+def test_what_hydra_keeps_for_itself_is_quoted(line, value):
+    key = line.partition("=")[0]
+    found = compose("retrain", [line])
+    for part in key.split("."):
+        found = found[part]
+    assert found == value

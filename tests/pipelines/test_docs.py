@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.cli import STOPPED
 from tests.pipelines.guides import PAGES, blocks, write_files
 from tests.pipelines.ports import free_ports
 
@@ -39,7 +40,10 @@ IMAGES = ("model.name=holdfast_resnet", "model.arguments.blocks=1", "data.valida
 STREAMED = ("data.input_size=[3,16,16]", "data.loaders=0")
 
 
-COMMANDS = [(page, line) for page, text in blocks("sh") for line in text.splitlines() if line.strip()]
+COMMANDS = [
+    (page, line) for page, text in blocks("sh") if page != "circle.md" for line in text.splitlines() if line.strip()
+]
+"""Those of circle.md are run by test_circle.py."""
 ELSEWHERE = ("RAY_ADDRESS=auto holdfast train ", "ray job submit ")
 """Run by test_clusters.py, on a cluster of their own."""
 VERBS = sorted({line for _, line in COMMANDS if line.startswith("holdfast ")})
@@ -52,6 +56,11 @@ PROMOTING = [
     line for _, line in COMMANDS if line.startswith(("holdfast promote ", "holdfast rollback ", "holdfast models"))
 ]
 """Run in order, after a second version was registered."""
+RETRAINING = [line for _, line in COMMANDS if line.startswith("holdfast retrain ")]
+"""Run in order, after the promotions."""
+SEARCHING = [line for _, line in COMMANDS if line.startswith("holdfast tune ")]
+SCHEDULING = [line for _, line in COMMANDS if line.startswith("holdfast schedule ")]
+APART = (*TRUSTED, *REGISTERING, *JUDGING, *PROMOTING, *RETRAINING, *SEARCHING, *SCHEDULING)
 JUDGED = ("attack=pgd", "attack.steps=2", "beyond=none", "report.pictures=1", "doubts=false")
 
 
@@ -124,7 +133,7 @@ def budget(line: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("line", [line for line in VERBS if line not in (*TRUSTED, *REGISTERING, *JUDGING, *PROMOTING)])
+@pytest.mark.parametrize("line", [line for line in VERBS if line not in APART])
 def test_a_command_of_the_guides_runs(line, folder, monkeypatch):
     from pipelines.cli import OK, main
 
@@ -209,6 +218,7 @@ def test_the_programs_of_the_readme_run_on_what_its_command_registers(folder, mo
     _judge(folder, monkeypatch)
     assert main([*shlex.split(command)[1:], *budget(command), "seed=1"]) == OK
     _promote()
+    _retrain(budget(command))
 
 
 LENIENT = """
@@ -231,6 +241,61 @@ def _promote() -> None:
     for line in PROMOTING:
         policy = ("policy=lenient", "--recipes=lenient") if "promote" in line else ()
         assert main([*shlex.split(line)[1:], *policy]) == OK, line
+
+
+def _retrain(small: list[str]) -> None:
+    """The champion is what these commands would make: there is nothing to do, until it is forced."""
+    from pipelines.cli import OK, main
+    from pipelines.tracking import versions
+
+    uri = "sqlite:///runs/mlflow.db"
+    before = versions.aliases(uri, "digits")["champion"]
+    for line in RETRAINING:
+        arguments = [*shlex.split(line)[1:], *small, "policy=lenient", "--recipes=lenient"]
+        assert main(arguments) == OK, line
+        after = versions.aliases(uri, "digits")["champion"]
+        assert (after != before) == ("--force" in line)
+    assert "--force" in RETRAINING[-1]
+
+
+ONE = ("search.trials=1", "finalists=1", "seeds=1", "examples=3")
+"""Of a search: one trial of two epochs, proven by one seed."""
+AXES = ("search.space.objective.threat.eps.grid=[0.1]", "search.space.model.activation.grid=[silu]")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_searches_of_the_guide_run(tmp_path, monkeypatch, capsys):
+    from pipelines.cli import OK, main
+    from pipelines.tracking import versions
+
+    monkeypatch.chdir(tmp_path)
+    assert len(SEARCHING) == 3
+    for line in SEARCHING:
+        small = [*SMALL, *DIGITS, *ONE, "epochs=2", *(AXES if "search=digits_pgd" in line else ())]
+        arguments = shlex.split(line)[1:]
+        assert main([*arguments, *(() if "resume=" in line else small)]) == OK, line
+        assert "not registered" in capsys.readouterr().out or "register_as" in line
+    (only,) = versions.listed("sqlite:///runs/mlflow.db", "digits")
+    assert only.aliases == ("challenger",)
+    assert only.tags["search"]
+
+
+@pytest.mark.parametrize("line", SCHEDULING)
+def test_a_timetable_of_the_guide_runs(line, folder):
+    """The process until its first look has ended; the look itself is stopped before it trains."""
+    command = [sys.executable, "-m", "pipelines.cli", *shlex.split(line)[1:], "tracking.uri=http://127.0.0.1:9"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+    if "cron=" in line:
+        assert said.startswith("17 3 * * * cd ")
+        assert "pipelines.cli retrain recipe=digits_gradnorm register_as=digits" in said
+    else:
+        assert said.startswith("retrain ended with code 2; the next look is at ")
+        assert process.returncode == STOPPED
 
 
 def _judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,9 +335,10 @@ BASES = (
 
 def mentioned() -> set[str]:
     """Every ``key=value`` in backticks, and every dotted key, of the guides."""
-    from pipelines.settings import Evaluate, Promote, Rollback, Train
+    from pipelines.settings import Evaluate, Promote, Retrain, Rollback, Timetable, Train, Tune
 
-    known = {field.name for verb in (Train, Evaluate, Promote, Rollback) for field in fields(verb)}
+    verbs = (Train, Evaluate, Promote, Rollback, Tune, Retrain, Timetable)
+    known = {field.name for verb in verbs for field in fields(verb)}
     found = set()
     for page in PAGES:
         if page.name == "errors.md":
@@ -294,7 +360,7 @@ def test_every_setting_the_guides_mention_exists():
     settings = mentioned()
     assert len(settings) > 60
     bases = [compose._compose("train", list(base), None) for base in BASES]
-    bases += [compose._compose("promote", [], None), compose._compose("rollback", [], None)]
+    bases += [compose._compose(verb, [], None) for verb in ("promote", "rollback", "tune", "retrain", "schedule")]
     bases += [compose._compose("evaluate", list(base), None) for base in ((), ("attack=pgd", "data=folder"))]
 
     def exists(setting: str, base: Any) -> bool:
