@@ -6,7 +6,7 @@ when it could not for ``LIFE / 2``; whoever comes later than ``LIFE`` after the 
 takes over and goes on with what was begun.
 """
 
-import _thread
+import signal
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipelines.errors import Failure, Misuse, Refused
+from pipelines.redact import redact_text
 from pipelines.tracking import audit, holder, server, versions
 from pipelines.tracking.audit import Record
 from pipelines.tracking.registry import RETRAININGS
@@ -50,14 +51,15 @@ class Lease:
     """
 
     def __init__(self, uri: str, name: str) -> None:
-        self._uri, self._name, self._lost = uri, name, False
+        self._uri, self._name, self._lost, self._page = uri, name, False, ""
+        self._writing = threading.Lock()
         self._over = threading.Event()
         self._beating = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Self:
         facts: dict[str, Any] = {}
         self.record = audit.append(
-            self._uri, self._name, "holdfast:retraining", "retrain", OPEN, facts, kind=RETRAININGS
+            self._uri, self._name, "holdfast:/retraining", "retrain", OPEN, facts, kind=RETRAININGS
         )
         before = [r for r in records(self._uri, self._name) if r.number < self.record.number]
         still = [r for r in before if r.state == OPEN]
@@ -75,10 +77,9 @@ class Lease:
         """Adds ``facts`` to the record.  Errors: ``Failure`` if the lease was lost meanwhile."""
         self._live()
         self._settle(self.record, None, facts)
-        self.record = audit.find(self._uri, self._name, self.record.number, RETRAININGS)
         if text:
-            with versions.told(self._uri, "take the record's page"):
-                self._touch(text)
+            self._touch(text)
+        self.record = audit.find(self._uri, self._name, self.record.number, RETRAININGS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -107,7 +108,7 @@ class Lease:
         last = holder.now()
         while not self._over.wait(BEAT):
             with suppress(Failure, Misuse):
-                self._touch(self.record.text)
+                self._touch()
                 mine = audit.find(self._uri, self._name, self.record.number, RETRAININGS)
                 if mine.state == OPEN:
                     last = holder.now()
@@ -115,13 +116,15 @@ class Lease:
                 last = -LIFE
             if holder.now() - last > LIFE / 2 and not self._over.is_set():
                 self._lost = True
-                _thread.interrupt_main()
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes what waits, too
                 return
 
-    def _touch(self, text: str) -> None:
-        """MLflow sets a version's time of change only where its description is written."""
-        with versions.told(self._uri, "keep the lease"):
-            server.client(self._uri).update_model_version(self._name + RETRAININGS, str(self.record.number), text)
+    def _touch(self, text: str = "") -> None:
+        """MLflow sets a version's time of change only where its description is written: with ``text``, or as it is."""
+        with self._writing, versions.told(self._uri, "keep the lease"):
+            self._page = redact_text(text)[: audit.LONGEST] or self._page
+            client, place = server.client(self._uri), self._name + RETRAININGS
+            client.update_model_version(place, str(self.record.number), self._page)
 
     def _settle(self, record: Record, state: str | None, facts: Mapping[str, Any] | None = None) -> None:
         audit.settle(self._uri, self._name, record, state, facts, RETRAININGS)

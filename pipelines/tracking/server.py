@@ -73,24 +73,32 @@ def as_default(uri: str) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
+_LIMITS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+}
+_bounding = threading.Lock()
+_outside: list[dict[str, str | None]] = []
+"""What the environment says outside, once for each that is inside: threads overlap."""
+
+
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
     """MLflow's own requests give up after half a minute inside, not after the four that its defaults add up to."""
-    limits = {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
-    }
-    before = {name: os.environ.get(name) for name in limits}
-    os.environ.update(limits)
+    with _bounding:
+        _outside.append(_outside[0] if _outside else {name: os.environ.get(name) for name in _LIMITS})
+        os.environ.update(_LIMITS)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        with _bounding:
+            before = _outside.pop()
+            for name, value in {} if _outside else before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def call(uri: str, endpoint: str, body: dict[str, Any], method: str = "POST", timeout: Any = 30.0) -> dict[str, Any]:
