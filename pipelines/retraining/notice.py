@@ -1,16 +1,21 @@
 """What came of a retraining, to whoever asked to be told: JSON to any webhook, tried again until it is taken."""
 
+import hashlib
 import json
 import os
+import re
 import time
+import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipelines import storage
 from pipelines.errors import Misuse, first_line
-from pipelines.redact import redact_text
 from pipelines.retraining import signed
+
+if TYPE_CHECKING:
+    from requests import RequestException
 
 SECRET = "HOLDFAST_WEBHOOK_SECRET"
 """The environment variable that signs what is sent; without it nothing is signed."""
@@ -21,19 +26,28 @@ TRIES, WITHIN = 4, 10.0
 def check(urls: Sequence[str]) -> None:
     """Errors: ``Misuse`` for what is no address."""
     for url in urls:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        if not _is_address(url):
             raise Misuse(f"notify={_host(url)} is no address of a webhook: give http(s)://host/path")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 def tell(urls: Sequence[str], found: Mapping[str, Any], place: str) -> list[str]:
     """POSTs ``found``; what is not taken waits in ``place`` for the next command.  A warning for each that is not."""
+    found = {"id": uuid.uuid4().hex, **found}
     left, warnings = [], []
     for url in urls:
         if problem := _post(url, found):
-            left.append(_host(url))
+            left.append(_mark(url))
             warnings.append(f"notify={_host(url)} did not take the result ({problem}); the next retrain sends it again")
     if left:
-        storage.write(f"{place}/{FILE}", json.dumps({"hosts": left, "found": dict(found)}).encode())
+        storage.write(f"{place}/{FILE}", json.dumps({"left": left, "found": found}).encode())
     return warnings
 
 
@@ -43,7 +57,7 @@ def catch_up(urls: Sequence[str], place: str) -> list[str]:
     try:
         with storage.files(place).open(path) as file:
             waiting = json.loads(file.read())
-        again = [url for url in urls if _host(url) in waiting["hosts"]]
+        again = [url for url in urls if _mark(url) in waiting["left"]]
         found = waiting["found"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
@@ -59,20 +73,39 @@ def _post(url: str, found: Mapping[str, Any]) -> str:
     body = json.dumps(found).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "holdfast"}
     if secret := os.environ.get(SECRET):
-        ident, timestamp = str(found.get("id", "")), str(int(time.time()))
+        ident, timestamp = str(found["id"]), str(int(time.time()))
         signature = signed.sign(secret, ident, timestamp, body)
         headers |= {"X-Holdfast-Id": ident, "X-Holdfast-Timestamp": timestamp, "X-Holdfast-Signature": signature}
-    retry = Retry(total=TRIES - 1, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None)
+    retry = Retry(
+        total=TRIES - 1,
+        backoff_factor=0.5,
+        status_forcelist=(429, 500, 502, 503, 504),
+        allowed_methods=None,
+        respect_retry_after_header=False,  # which may be hours
+    )
     try:
         with requests.Session() as session:
             for scheme in ("http://", "https://"):
                 session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
             session.post(url, data=body, headers=headers, timeout=WITHIN).raise_for_status()
     except requests.RequestException as error:
-        return redact_text(first_line(error)).replace(urlsplit(url).path or "\0", "/…")
+        return _why(error)
     return ""
 
 
+def _why(error: "RequestException") -> str:
+    """Not in its own words: they repeat the address."""
+    if error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}"
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return first_line(reason) if reason else type(error).__name__
+
+
+def _mark(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()
+
+
 def _host(url: str) -> str:
-    """A webhook's path is often its password."""
-    return f"{urlsplit(url).scheme}://{urlsplit(url).hostname}"
+    """A webhook's path is often its password, and so is what stands before its host."""
+    scheme, there, rest = url.partition("://") if "://" in url else ("", "", url)
+    return f"{scheme}{there}{re.split('[/?#]', rest)[0].rpartition('@')[2]}"
