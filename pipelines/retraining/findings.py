@@ -59,7 +59,7 @@ def findings(now: Manifest, before: Manifest | None, reading: Reading, asked: Ch
                 f"new classes: {_some(added)}, so that the champion cannot be compared; checks.new_classes=true takes "
                 "them"
             )
-    if len(reading.unreadable) > asked.unreadable * reading.opened:
+    if reading.unreadable and len(reading.unreadable) / reading.opened > asked.unreadable:
         found.append(
             f"{len(reading.unreadable)} of {reading.opened} images opened cannot be read, above "
             f"checks.unreadable={asked.unreadable:g}: {_some(reading.unreadable)}"
@@ -72,12 +72,12 @@ def _shrunk(split: str, now: Manifest, before: Manifest, smallest: float) -> lis
     old, new, found = before.images.get(split, {}), now.images.get(split, {}), []
     if gone := sorted(name for name, count in old.items() if count and not new.get(name)):
         found.append(f"{split}: no images any more of class {_some(gone)}")
-    if now.total(split) < smallest * before.total(split):
+    if before.total(split) and now.total(split) / before.total(split) < smallest:
         found.append(f"{split}: {now.total(split):,} images, where there were {before.total(split):,}")
     less = [
         f"{name} ({old[name]:,} to {new[name]:,})"
         for name in sorted(old)
-        if 0 < new.get(name, 0) < smallest * old[name]
+        if new.get(name) and old[name] and new[name] / old[name] < smallest
     ]
     return found + ([f"{split}: far fewer images of class {_some(less)}"] if less else [])
 

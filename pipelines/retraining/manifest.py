@@ -124,9 +124,9 @@ def from_json(text: bytes) -> Manifest:
     try:
         plain = json.loads(text)
         files = {name: File(**each) for name, each in plain["files"].items()}
-        found = Manifest(plain["source"], files, plain["images"], plain["unread"])
+        found, said = Manifest(plain["source"], files, plain["images"], plain["unread"]), plain["digest"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no manifest ({first_line(error)})") from error
-    if found.digest != plain["digest"]:
+    if found.digest != said:
         raise ValueError("it does not have the digest that it says")
     return found

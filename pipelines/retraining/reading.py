@@ -14,7 +14,7 @@ def read(source: Any, most: int | None) -> Reading:
     every = sum(map(len, splits))
     for examples in splits:
         share = len(examples) if most is None or most >= every else max(1, round(most * len(examples) / every))
-        for i in range(0, len(examples), max(1, len(examples) // share)):
+        for i in (k * len(examples) // share for k in range(share)):
             opened += 1
             try:
                 examples.image(i)
