@@ -54,7 +54,8 @@ def _handler(secret: str, name: str, rung: threading.Event) -> type[BaseHTTPRequ
         timeout = 10
 
         def do_POST(self) -> None:
-            body = self.rfile.read(min(int(self.headers.get("Content-Length") or 0), LARGEST))
+            length = self.headers.get("Content-Length", "")
+            body = self.rfile.read(min(int(length), LARGEST) if length.isdecimal() else 0)
             mark = (self.headers.get(f"X-MLflow-{each}", "") for each in ("Delivery-Id", "Timestamp", "Signature"))
             ident, timestamp, signature = mark
             if why := signed.wrong(secret, ident, timestamp, body, signature, time.time()):

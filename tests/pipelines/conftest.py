@@ -55,8 +55,8 @@ def tracking_uri(tracking_template: Path, tmp_path: Path) -> str:
 class Server:
     """A real ``mlflow server`` in a process group of its own, which can be stopped, continued, killed and restarted."""
 
-    def __init__(self, folder: Path, port: int, database: str | None = None) -> None:
-        self.folder, self.port, self.uri = folder, port, f"http://127.0.0.1:{port}"
+    def __init__(self, folder: Path, port: int, database: str | None = None, **environment: str) -> None:
+        self.folder, self.port, self.uri, self.environment = folder, port, f"http://127.0.0.1:{port}", environment
         self.database = database or f"sqlite:///{folder / 'mlflow.db'}"
         self.start()
 
@@ -64,7 +64,8 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", self.database, "--workers", "1"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment = {**os.environ, **quiet, **self.environment}
         self.log = (self.folder / "server.log").open("a")
         self.process = subprocess.Popen(
             command, env=environment, stdout=self.log, stderr=self.log, start_new_session=True, cwd=self.folder
@@ -90,13 +91,14 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def start_server(tracking_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
+def start_server(tracking_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """``start_server(**environment)``."""
     servers: list[Server] = []
 
-    def start() -> Server:
+    def start(**environment: str) -> Server:
         folder = tmp_path_factory.mktemp("server")
         shutil.copyfile(tracking_template, folder / "mlflow.db")
-        servers.append(Server(folder, *free_ports(1)))
+        servers.append(Server(folder, *free_ports(1), **environment))
         return servers[-1]
 
     yield start
@@ -105,7 +107,7 @@ def start_server(tracking_template: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(start_server: Callable[[], Server]) -> Server:
+def mlflow_server(start_server: Callable[..., Server]) -> Server:
     """The server that the session's tests share: leave it running."""
     return start_server()
 
