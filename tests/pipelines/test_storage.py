@@ -48,6 +48,28 @@ def test_listing_answers_as_local_files_do(bucket, tmp_path):
     assert len(remote.list(f"s3://{bucket}")) == 5
 
 
+def test_an_inventory_tells_what_was_written_anew_and_opens_nothing(bucket, tmp_path, monkeypatch):
+    for root in (f"s3://{bucket}/set", str(tmp_path)):
+        for name, content in (("a.jpg", b"one"), ("b/c.jpg", b"four"), (".hidden/d", b"x"), ("b/.DS_Store", b"x")):
+            storage.write(f"{root}/{name}", content)
+        with monkeypatch.context() as patch:
+            for kind in (storage.S3Files, LocalFiles):
+                patch.setattr(kind, "open", lambda self, path: pytest.fail(f"{path} was opened"))
+            first = storage.inventory(root)
+            assert {path: entry.size for path, entry in first.items()} == {f"{root}/a.jpg": 3, f"{root}/b/c.jpg": 4}
+            assert list(first) == storage.files(root).list(root)
+            assert storage.inventory(root) == first
+        storage.write(f"{root}/a.jpg", b"two")
+        if root == str(tmp_path):  # two writes may fall into one tick of the file system's clock
+            os.utime(tmp_path / "a.jpg", ns=(0, int(first[f"{root}/a.jpg"].stamp) + 1))
+        second = storage.inventory(root)
+        assert {path for path in second if second[path] != first[path]} == {f"{root}/a.jpg"}
+        assert storage.inventory(f"{root}/absent") == {}
+        assert list(storage.inventory(f"{root}/a.jpg").values()) == [second[f"{root}/a.jpg"]]
+    with pytest.raises(storage.MissingObject, match="bucket does not exist"):
+        storage.inventory("s3://no-such-bucket-here/a")
+
+
 def test_more_objects_than_a_page_are_all_listed(bucket):
     from moto.core import DEFAULT_ACCOUNT_ID
     from moto.s3.models import s3_backends

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import xlogy
 from scipy.stats import binomtest, norm
 
-from trainers.evaluation.intervals import mcnemar, paired_difference, paired_score, wilson
+from trainers.evaluation.intervals import difference, mcnemar, paired_difference, paired_score, wilson
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,50 @@ def test_a_paired_difference_covers_the_truth_as_often_as_it_says():
 def test_counts_that_do_not_fit_are_refused(counts):
     with pytest.raises(ValueError, match="do not fit"):
         paired_difference(*counts)
+
+
+@pytest.mark.parametrize(
+    ("first", "n", "second", "m", "low", "high"),
+    [  # Newcombe, Statistics in Medicine 17 (1998) 873-890, table II, method 10
+        (56, 70, 48, 80, 0.0524, 0.3339),
+        (9, 10, 3, 10, 0.1705, 0.8090),
+        (6, 7, 2, 7, 0.0582, 0.8062),
+        (5, 56, 0, 29, -0.0381, 0.1926),
+        (0, 10, 0, 20, -0.1611, 0.2775),
+        (10, 10, 0, 20, 0.6791, 1.0),
+    ],
+)
+def test_published_values_of_a_difference(first, n, second, m, low, high):
+    assert difference(first, n, second, m) == pytest.approx((low, high), abs=5e-5)
+    assert difference(second, m, first, n) == pytest.approx((-high, -low), abs=5e-5)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (7, 3), (40, 1000)])
+def test_a_difference_is_within_its_interval_which_confidence_widens(n, m, confidence):
+    for first, second in ((0, 0), (n, 0), (0, m), (n, m), (n // 2, m // 3)):
+        low, high = difference(first, n, second, m, confidence)
+        assert -1 <= low <= first / n - second / m <= high <= 1
+        wider = difference(first, n, second, m, (1 + confidence) / 2)
+        assert wider[0] <= low < high <= wider[1]
+
+
+def test_a_difference_covers_the_truth_as_often_as_it_says():
+    random = np.random.default_rng(3)
+    for p, n, q, m in ((0.9, 100, 0.85, 60), (0.5, 40, 0.5, 40), (0.98, 200, 0.95, 50)):
+        ends = [
+            difference(int(a), n, int(b), m, 0.9)
+            for a, b in zip(random.binomial(n, p, 3000), random.binomial(m, q, 3000), strict=True)
+        ]
+        low, high = np.array(ends).T
+        assert 0.88 < np.mean((low <= p - q) & (p - q <= high)) < 0.95
+        assert np.mean(low > p - q) < 0.075
+
+
+@pytest.mark.parametrize("call", [(0, 0, 1, 2), (1, 2, 3, 2), (1, 2, -1, 2), (1, 2, 1, 2, 1.0)])
+def test_a_difference_of_what_is_no_share_is_refused(call):
+    with pytest.raises(ValueError, match=r"successes=|confidence="):
+        difference(*call)
 
 
 def test_mcnemar_is_the_two_sided_binomial_test():
