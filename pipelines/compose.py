@@ -178,12 +178,14 @@ def _known(override: Override, base: DictConfig) -> str:
     """The override as Hydra wants it, if its key is one the config, or the target it belongs to, knows."""
     key = str(override.key_or_group)
     parent, _, leaf = key.rpartition(".")
+    if any(key.startswith(f"{name}.") for name in OPEN):
+        return f"++{str(override.input_line).lstrip('+')}"
     node: Any = base
     for part in parent.split(".") if parent else []:
         if not isinstance(node, DictConfig) or part not in node:
             raise Misuse(f"{key}: unknown setting{build.nearest(part, _names(node))}")
         node = node[part]
-    if leaf not in _names(node) and parent not in OPEN:
+    if leaf not in _names(node):
         every = list(_flat(base))
         near = build.nearest(key, every) if not parent else build.nearest(leaf, _names(node))
         raise Misuse(f"{key}: unknown setting{near}")

@@ -14,7 +14,7 @@ from pipelines.retraining.due import MANIFEST, Made
 from pipelines.retraining.job import Job, Seen
 from pipelines.retraining.manifest import Manifest
 from pipelines.settings import Retrain
-from pipelines.tracking import lease, runs, versions
+from pipelines.tracking import lease, runs, server, versions
 from pipelines.tracking.audit import Record
 from pipelines.tracking.lease import Busy, Lease
 from pipelines.tracking.versions import CHAMPION, ROLLED_BACK, Version
@@ -37,10 +37,9 @@ def retrain(
     Errors: ``Refused`` for bad data and for a model that the gate refused; ``Misuse`` before any work; ``Failure`` with
     everything kept that was done, which the same command goes on with.
     """
-    config, base = understood(lines, recipes)
-    job = Job(config, base, tuple(_split(lines)[1]), recipes, console, json, debug)
-    job.check()
-    job.warn(notice.catch_up(config["notify"], job.place))
+    job = understood(lines, console, recipes, json, debug)
+    server.check(job.uri)
+    job.warn(notice.catch_up(job.config["notify"], job.place))
     try:
         _look(job, force)
     except (Failure, Lost, Misuse) as error:
@@ -48,16 +47,17 @@ def retrain(
         raise
 
 
-def understood(lines: Sequence[str], recipes: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``(of the retraining, of its training)``.  Errors: ``Misuse`` for a line that neither knows."""
-    ours, theirs = _split(lines)
-    config = compose.compose("retrain", ours, recipes)
-    return config, places.located(compose.compose("train", theirs, recipes))
-
-
-def _split(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+def understood(
+    lines: Sequence[str], console: Console, recipes: Path | None, json: str | None = None, debug: bool = False
+) -> Job:
+    """What ``lines`` ask for.  Errors: ``Misuse`` for one that neither the retraining nor its training knows."""
     ours = [line for line in lines if line.lstrip("+").partition("=")[0].partition(".")[0] in OURS]
-    return ours, [line for line in lines if line not in ours]
+    theirs = [line for line in lines if line not in ours]
+    config = compose.compose("retrain", ours, recipes)
+    base = places.located(compose.compose("train", theirs, recipes))
+    job = Job(config, base, tuple(theirs), recipes, console, json, debug)
+    job.check()
+    return job
 
 
 def _look(job: Job, force: bool) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from pipelines import compose
 from pipelines.errors import Misuse
+from pipelines.retrain import understood
 from pipelines.retraining import doorbell
 from pipelines.settings import Timetable
 
@@ -33,19 +34,25 @@ def schedule(lines: Sequence[str], options: Sequence[str], console: Console, rec
     """
     ours = [line for line in lines if line.partition("=")[0] in OURS]
     theirs = [line for line in lines if line not in ours]
-    config = compose.compose("schedule", ours, recipes)
+    config = compose.compose("schedule", [_quoted(line) for line in ours], recipes)
     _check(config)
     where = doorbell.check(config["listen"])
-    name, uri = _retrained(theirs, recipes)
+    job = understood(theirs, console, recipes)
     command = [sys.executable, "-m", "pipelines.cli", "retrain", *theirs, *options]
     if config["cron"]:
         print(crontab(config["cron"], command))
         return
     rung = threading.Event()
-    with _alone(name, uri), doorbell.listening(where, name, rung) as port:
+    with _alone(job.target, job.uri), doorbell.listening(where, job.target, rung) as port:
         if port:
-            console.print(f"listening for MLflow's webhooks about {name} at port {port}")
+            console.print(f"listening for MLflow's webhooks about {job.target} at port {port}")
         _loop(command, float(config["every"]), rung, console)
+
+
+def _quoted(line: str) -> str:
+    """A time is text, though Hydra takes its commas for several values."""
+    key, _, value = line.partition("=")
+    return f"{key}='{value}'" if key == "cron" and value != "null" and value[:1] not in ("'", '"') else line
 
 
 def _check(config: dict[str, Any]) -> None:
@@ -53,7 +60,7 @@ def _check(config: dict[str, Any]) -> None:
         raise Misuse(
             "say when: every=86400 runs it once a day until stopped, cron='17 3 * * *' prints a line for crontab"
         )
-    if config["every"] is not None and config["every"] <= 0:
+    if config["every"] is not None and not config["every"] > 0:
         raise Misuse(
             f"every={config['every']:g} must be above 0: the seconds from the beginning of one look to the next"
         )
@@ -64,14 +71,6 @@ def _check(config: dict[str, Any]) -> None:
         )
     if cron is not None and config["listen"]:
         raise Misuse(f"listen={config['listen']} needs a process that stays: use every=, not cron=")
-
-
-def _retrained(lines: Sequence[str], recipes: Path | None) -> tuple[str, str]:
-    """``(model, tracking server)``, once ``retrain`` was found to know every line."""
-    from pipelines.retrain import understood
-
-    _, base = understood(lines, recipes)
-    return str(base["register_as"]), str(base["tracking"]["uri"])
 
 
 def crontab(when: str, command: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from pipelines.redact import redact_text
 from pipelines.retraining import due, notice, told
 from pipelines.retraining.due import Made, Reason
 from pipelines.retraining.manifest import Manifest
-from pipelines.tracking import registry, server
+from pipelines.tracking import registry
 from pipelines.tracking.versions import Version
 
 
@@ -62,7 +62,6 @@ class Job:
         notice.check(self.config["notify"])
         outcome.check(self.json)
         outcome.check(self.config["markdown"], "markdown=")
-        server.check(self.uri)
 
     def say(self, line: str) -> None:
         self.console.print(redact_text(line), soft_wrap=True, markup=False)

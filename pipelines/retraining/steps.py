@@ -106,7 +106,9 @@ def _train(job: Job, seen: Seen, held: Lease, todo: Plan, run_id: str) -> int:
     """The version's number."""
     if number := held.record.facts.get("version"):
         return int(number)
-    lines = [f"name={job.base['recipe']}-{todo.digest[:10]}"]  # other code, or another turn, does not go on with an older training
+    lines = [
+        f"name={job.base['recipe']}-{todo.digest[:10]}"
+    ]  # other code, or another turn, does not go on with an older training
     lines += [f"seed={job.base['seed'] + todo.turn}"] if todo.turn else []
     lines += [f"model.weights={_weights(job, todo.start)}"] if todo.start else []
     config = compose.compose("train", [*job.lines, *lines], job.recipes)

@@ -105,7 +105,8 @@ def check(found: Sequence[Axis], compose: Callable[[Sequence[str]], Any]) -> Non
             try:
                 compose(overrides({**first, axis.key: value}))
             except Misuse as error:
-                raise Misuse(f"search.space.{axis.key}: {error}") from error
+                guilty = next((each for each in found if str(error).startswith(each.key)), axis)
+                raise Misuse(f"search.space.{guilty.key}: {error}") from error
 
 
 def size(found: Sequence[Axis]) -> int | None:

@@ -101,7 +101,7 @@ def test_a_search_that_is_killed_goes_on_where_it_was(tmp_path, tracking_uri):
     [
         (
             ("search.space.objective.wieght.log=[1,2]",),
-            "search.space.objective.wieght.log: unknown setting; nearest: weight",
+            "search.space.objective.wieght: objective.wieght: unknown setting; nearest: weight",
         ),
         (("search.algorithm=best",), "search.algorithm=best is unknown"),
         (("search.trials=0",), "search.trials=0 must be at least 1"),
