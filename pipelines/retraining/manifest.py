@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import storage
+from pipelines import compose, storage
 from pipelines.errors import Misuse, first_line
 from pipelines.storage import Entry
 from trainers.data.files import below
@@ -31,12 +31,14 @@ class File:
 @dataclass(frozen=True)
 class Manifest:
     """``source``: what reads the set.  ``files``: by path below the set's.  ``images``: by split and class.
-    ``unread``: why classes and labels could not be had; empty if they could."""
+    ``unread``: why classes and labels could not be had; empty if they could.  ``settings``: digest of those they were
+    counted by, such as the name of the label's column."""
 
     source: str
     files: Mapping[str, File]
     images: Mapping[str, Mapping[str, int]]
     unread: str = ""
+    settings: str = ""
 
     @property
     def digest(self) -> str:
@@ -64,7 +66,9 @@ def take(config: Mapping[str, Any], known: Manifest | None = None) -> Manifest:
     path = config["data"].get("path")
     source = str(config["data"]["source"]["_target_"])
     there = {below(each, str(path)): entry for each, entry in _inventory(path).items()} if path else {}
-    if known and known.source == source and not known.unread and _same(there, known):
+    settings = compose.digest(compose.recipe(config)["data"])
+    alike = known and (known.source, known.settings, known.unread) == (source, settings, "")
+    if known and alike and _same(there, known):
         return known
     old = known.files if known else {}
     with ThreadPoolExecutor(READERS) as pool:
@@ -72,7 +76,7 @@ def take(config: Mapping[str, Any], known: Manifest | None = None) -> Manifest:
             zip(there, pool.map(lambda name: _file(path, name, there[name], old.get(name)), there), strict=True)
         )
     images, unread = _images(config)
-    return Manifest(source, files, images, unread)
+    return Manifest(source, files, images, unread, settings)
 
 
 def _inventory(path: str) -> dict[str, Entry]:
@@ -124,7 +128,10 @@ def from_json(text: bytes) -> Manifest:
     try:
         plain = json.loads(text)
         files = {name: File(**each) for name, each in plain["files"].items()}
-        found, said = Manifest(plain["source"], files, plain["images"], plain["unread"]), plain["digest"]
+        source, images, unread, settings, said = (
+            plain[key] for key in ("source", "images", "unread", "settings", "digest")
+        )
+        found = Manifest(source, files, images, unread, settings)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no manifest ({first_line(error)})") from error
     if found.digest != said:

@@ -111,6 +111,16 @@ def test_labels_that_are_gone_are_told_and_looked_at_again(tmp_path):
     assert take(asked, first) is not first
 
 
+def test_other_settings_count_anew_and_read_no_file_again(tmp_path, read):
+    first = take(config(fill(str(tmp_path))))
+    read.clear()
+    drawn = take(config(str(tmp_path), test=2), first)
+    assert drawn.images == {"train": first.images["train"]}
+    assert (drawn.digest, read) == (first.digest, [])
+    moved = config(str(tmp_path.rename(tmp_path.with_name("moved"))), test=2)
+    assert take(moved, drawn) is drawn
+
+
 def test_a_class_in_the_test_split_alone_is_told(tmp_path):
     storage.write(f"{fill(str(tmp_path))}/test/owl/0.png", png(3))
     assert "test/ has classes that training has not: owl" in take(config(str(tmp_path))).unread
