@@ -185,7 +185,8 @@ def _known(override: Override, base: DictConfig) -> str:
         if not isinstance(node, DictConfig) or part not in node:
             raise Misuse(f"{key}: unknown setting{build.nearest(part, _names(node))}")
         node = node[part]
-    if leaf not in _names(node):
+    there = isinstance(node, DictConfig) and leaf in list(node)  # what a target takes costs importing it
+    if not there and leaf not in _names(node):
         every = list(_flat(base))
         near = build.nearest(key, every) if not parent else build.nearest(leaf, _names(node))
         raise Misuse(f"{key}: unknown setting{near}")
