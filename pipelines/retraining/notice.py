@@ -21,6 +21,8 @@ SECRET = "HOLDFAST_WEBHOOK_SECRET"
 """The environment variable that signs what is sent; without it nothing is signed."""
 FILE = "untold.json"
 TRIES, WITHIN = 4, 10.0
+MOST = 100
+"""Results that wait to be told; older ones are given up."""
 
 
 def check(urls: Sequence[str]) -> None:
@@ -47,22 +49,30 @@ def tell(urls: Sequence[str], found: Mapping[str, Any], place: str) -> list[str]
             left.append(_mark(url))
             warnings.append(f"notify={_host(url)} did not take the result ({problem}); the next retrain sends it again")
     if left:
-        storage.write(f"{place}/{FILE}", json.dumps({"left": left, "found": found}).encode())
+        waiting = [*_waiting(place), {"left": left, "found": found}]
+        storage.write(f"{place}/{FILE}", json.dumps(waiting[-MOST:]).encode())
     return warnings
 
 
 def catch_up(urls: Sequence[str], place: str) -> list[str]:
-    """Sends what an earlier command could not."""
+    """Sends what earlier commands could not, the oldest first."""
+    if not (waiting := _waiting(place)):
+        return []
+    storage.remove(f"{place}/{FILE}")
+    return [
+        warning
+        for each in waiting
+        for warning in tell([url for url in urls if _mark(url) in each["left"]], each["found"], place)
+    ]
+
+
+def _waiting(place: str) -> list[dict[str, Any]]:
     path = f"{place}/{FILE}"
     try:
         with storage.files(place).open(path) as file:
-            waiting = json.loads(file.read())
-        again = [url for url in urls if _mark(url) in waiting["left"]]
-        found = waiting["found"]
+            return [{"left": list(each["left"]), "found": dict(each["found"])} for each in json.loads(file.read())]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
-    storage.remove(path)
-    return tell(again, found, place)
 
 
 def _post(url: str, found: Mapping[str, Any]) -> str:

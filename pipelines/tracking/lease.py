@@ -88,9 +88,11 @@ class Lease:
         if self._lost:
             raise self._gone() from error
         if error is None:
+            self._live()
             self._settle(self.record, DONE)
             return
         with suppress(Failure, Misuse):  # the error that ended the block is the one to tell
+            self._live()
             self._settle(self.record, DONE if isinstance(error, Refused) else FAILED)
 
     def _live(self) -> None:

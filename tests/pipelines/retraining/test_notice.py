@@ -88,6 +88,15 @@ def test_the_next_command_tells_those_that_missed_it(place):
     assert [json.loads(body) for _, body in missed.seen] == 3 * [FOUND]
 
 
+def test_results_wait_in_the_order_they_came(place):
+    later = {**FOUND, "id": "digits-8"}
+    with receiving(404, 404) as hook:
+        for found in (FOUND, later):
+            notice.tell([hook.url], found, place)
+        assert notice.catch_up([hook.url], place) == []
+    assert [json.loads(body) for _, body in hook.seen] == [FOUND, later, FOUND, later]
+
+
 def test_who_is_not_to_be_told_any_more_is_not(tmp_path):
     with receiving(404) as hook:
         notice.tell([hook.url], FOUND, str(tmp_path))
