@@ -78,6 +78,11 @@ def quiet(settings: Mapping[str, str] = _QUIET) -> None:
         os.environ.setdefault(name, value)
 
 
+def local() -> dict[str, str]:
+    """What ``connect`` left in the environment for a Ray it had started: for processes that train themselves."""
+    return {name: os.environ[name] for name in LOCAL if name in os.environ}
+
+
 def size() -> int:
     """How many nodes are alive."""
     import ray

@@ -71,13 +71,18 @@ class Epochs(TuneReportCallback):
             super().after_report(run_context, [self._setting.told(clean, robust, self._epoch, self._run_id)], None)
 
 
-def trial(sample: dict[str, Any], setting: Setting) -> None:
-    """Ray Tune's trainable.  Begun again, the training goes on from its last checkpoint in the same MLflow run."""
+def trial(sample: dict[str, Any], setting: Setting, environment: Mapping[str, str]) -> None:
+    """Ray Tune's trainable.  Begun again, the training goes on from its last checkpoint in the same MLflow run.
+
+    ``environment``: what Ray Train must find in it, which the process of a trial has not from the search's.
+    """
     from ray import tune
     from rich.console import Console
 
+    from pipelines import cluster
     from pipelines.train import train
 
+    cluster.quiet(environment)
     name = str(tune.get_context().get_trial_id())
     config = setting.config(name, sample)
     within = setting.within(lambda run_id: [Epochs(setting, run_id)], model=False)

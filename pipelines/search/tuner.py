@@ -4,12 +4,15 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines import cluster
 from pipelines.errors import Failure, Misuse, first_line
 from pipelines.search.space import Axis, overrides, size
 from pipelines.search.trial import CLEAN, ROBUST, SCORE, Setting, trial
 from pipelines.storage import ray_filesystem
 
 ALGORITHMS = ("grid", "random", "tpe", "nsga2", "tpe_pareto")
+LISTED = ("grid", "random")
+"""Those that learn nothing of a trial for the next."""
 PARETO = ("nsga2", "tpe_pareto")
 """Those that search the front of both accuracies, and compare no scores."""
 STATE = "tune"
@@ -54,7 +57,8 @@ def fit(
 
     filesystem, path = ray_filesystem(setting.folder)
     # A trial only waits for its own workers: it takes none of their processors, but Ray wants to see something.
-    trainable = tune.with_resources(tune.with_parameters(trial, setting=setting), {"memory": 1_000_000})
+    started = tune.with_parameters(trial, setting=setting, environment=cluster.local())
+    trainable = tune.with_resources(started, {"memory": 1_000_000})
     place = f"{path}/{STATE}"
     try:
         if tune.Tuner.can_restore(place, storage_filesystem=filesystem):
@@ -63,7 +67,7 @@ def fit(
             tuner = tune.Tuner(
                 trainable,
                 param_space={axis.key: axis.domain() for axis in axes},
-                tune_config=_config(search, epochs, concurrent),
+                tune_config=config(search, epochs, concurrent),
                 run_config=tune.RunConfig(
                     name=STATE,
                     storage_path=path,
@@ -92,7 +96,8 @@ def progress() -> Any:
     return Lines()
 
 
-def _config(search: Mapping[str, Any], epochs: int, concurrent: int) -> Any:
+def config(search: Mapping[str, Any], epochs: int, concurrent: int) -> Any:
+    """Ray Tune's: the searcher, the scheduler, and how many trials."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
@@ -109,19 +114,19 @@ def _config(search: Mapping[str, Any], epochs: int, concurrent: int) -> Any:
     return tune.TuneConfig(
         metric=None if pareto else SCORE,
         mode=None if pareto else "max",
-        search_alg=_searcher(algorithm, search["seed"]),
+        search_alg=_searcher(algorithm, search["seed"], concurrent),
         scheduler=scheduler,
         num_samples=1 if algorithm == "grid" else search["trials"],
-        max_concurrent_trials=concurrent,
-        reuse_actors=False,  # one that was ended early may not have ended its workers
+        max_concurrent_trials=None if algorithm in LISTED else concurrent,  # whose generator counts for itself
+        reuse_actors=not halving["use"],  # one that was ended early may not have ended its workers
     )
 
 
-def _searcher(algorithm: str, seed: int) -> Any:
-    if algorithm in ("grid", "random"):
+def _searcher(algorithm: str, seed: int, concurrent: int) -> Any:
+    if algorithm in LISTED:
         from ray.tune.search import BasicVariantGenerator
 
-        return BasicVariantGenerator(random_state=seed)
+        return BasicVariantGenerator(max_concurrent=concurrent, random_state=seed)
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
