@@ -29,7 +29,7 @@ def tune(lines: Sequence[str], console: Console, recipes: Path | None, json: str
     ``lines``: settings of the search, and of the training.  The same lines again, or ``resume=NAME``, go on where the
     search was left.  Errors: ``Misuse`` before any work.
     """
-    lines = _resumed(lines)
+    lines, recipes = _resumed(lines, recipes)
     ours = [line for line in lines if line.lstrip("+").partition("=")[0].partition(".")[0] in OURS]
     theirs = [line for line in lines if line not in ours]
     config = compose.compose("tune", ours, recipes)
@@ -67,11 +67,12 @@ def tune(lines: Sequence[str], console: Console, recipes: Path | None, json: str
         git=git.state(),
     )
     places.claim(base["storage"], name, digest, identity)
-    storage.write(f"{folder}/{SEARCH}", _json({"lines": [*lines, f"name={name}"] if not config["name"] else lines}))
+    told = lines if config["name"] else [*lines, f"name={name}"]
+    own = str(recipes.resolve()) if recipes else None
+    storage.write(f"{folder}/{SEARCH}", _json({"lines": told, "recipes": own}))
     console.print(f"{name}: run {run_id}, {_many(axes, search)} trials, {at_once} at once, in {folder}", soft_wrap=True)
     for note in notes:
         console.print(f"[yellow]warning[/] {note}", soft_wrap=True)
-    own = str(recipes.resolve()) if recipes else None
     setting = Setting(
         (*theirs, *_absolute(base)), own, folder, digest[:16], run_id, name, dict(search["weights"]), resources["CPU"]
     )
@@ -119,18 +120,19 @@ def tune(lines: Sequence[str], console: Console, recipes: Path | None, json: str
     console.print(said, soft_wrap=True, markup=False)
 
 
-def _resumed(lines: Sequence[str]) -> list[str]:
-    """The lines of the search that ``resume=NAME`` names, where it is given."""
+def _resumed(lines: Sequence[str], recipes: Path | None) -> tuple[list[str], Path | None]:
+    """The lines and the folder of recipes of the search that ``resume=NAME`` names, where it is given."""
     named = [line.partition("=")[2] for line in lines if line.startswith("resume=")]
     if not named:
-        return list(lines)
+        return list(lines), recipes
     where = [line.partition("=")[2] for line in lines if line.startswith("storage=")] or ["runs"]
     if others := [line for line in lines if not line.startswith(("resume=", "storage="))]:
         raise Misuse(f"resume={named[0]} goes on with the search as it was begun: leave {', '.join(others)} out")
     path = f"{where[0].rstrip('/')}/{named[0]}/{SEARCH}"
     try:
         with storage.files(path).open(path) as file:
-            return list(script.loads(file.read())["lines"])
+            begun = script.loads(file.read())
+        return list(begun["lines"]), recipes or (Path(begun["recipes"]) if begun["recipes"] else None)
     except FileNotFoundError as error:
         raise Misuse(f"resume={named[0]}: {path} is not there; correct the name, or storage=") from error
     except (ValueError, KeyError, TypeError) as error:
