@@ -113,6 +113,8 @@ def _run(args: argparse.Namespace) -> None:
         raise Misuse(f"{args.verb}: unknown verb{build.nearest(args.verb, list(VERBS))}")
     if args.force and args.verb not in ("retrain", "schedule"):
         raise Misuse(f"--force is for retrain and schedule: {args.verb} has nothing to skip")
+    if args.verb in ("tune", "retrain", "schedule") and any("trust=" in line for line in args.overrides):
+        sys.path.append(os.getcwd())  # a trusted package may lie beside the user, as it may for `python -m`
     if args.verb == "recipes":
         from pipelines.recipes import recipes
 

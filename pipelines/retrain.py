@@ -1,14 +1,16 @@
 """``holdfast retrain``: is there anything to do?  If so: train, evaluate, gate, promote, report, each of them once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from pipelines import compose, places, science, storage
-from pipelines.errors import Failure, Lost, Misuse, first_line
+from pipelines.errors import Misuse, Refused, Stopped, first_line
+from pipelines.redact import redact_text
 from pipelines.retraining import due, manifest, notice, plan, told
 from pipelines.retraining.due import MANIFEST, Made
 from pipelines.retraining.job import Job, Seen
@@ -38,12 +40,14 @@ def retrain(
     everything kept that was done, which the same command goes on with.
     """
     job = understood(lines, console, recipes, json, debug)
-    server.check(job.uri)
-    job.warn(notice.catch_up(job.config["notify"], job.place))
     try:
+        job.warn(notice.catch_up(job.config["notify"], job.place))
+        server.check(job.uri)
         _look(job, force)
-    except (Failure, Lost, Misuse) as error:
-        job.leave(told.found(told.FAILED, job.target, str(error)))
+    except (Refused, Stopped):
+        raise
+    except Exception as error:
+        job.leave(told.found(told.FAILED, job.target, redact_text(first_line(error))))
         raise
 
 
@@ -61,19 +65,26 @@ def understood(
 
 
 def _look(job: Job, force: bool) -> None:
-    seen = _see(job, force)
+    seen = _see(job, force, ask=False)
     left = lease.unfinished(lease.records(job.uri, job.target))
-    if not seen.reasons and left is None:
-        champion = f"champion {job.target}/{seen.champion.number}" if seen.champion else "champion"
-        _nothing(job, f"nothing to do: data, recipe and code are those of the {champion}")
+    if not seen.reasons and seen.asked and left is None:
+        _as_it_is(job, seen)
         return
     try:
         with Lease(job.uri, job.target) as held:
-            _work(job, _see(job, force), held)
+            _work(job, _see(job, force, ask=True), held)
     except Busy as busy:
         text = f"{busy.record.by} is at it since {_clock(busy.record.at)} (record {busy.record.number}); left to them"
         job.leave(told.found(told.ELSEWHERE, job.target, text), send=False)
         job.say(f"{job.target}: {text}")
+
+
+def _as_it_is(job: Job, seen: Seen) -> None:
+    number = seen.champion.number if seen.champion else 0
+    same = [what for what in ("data", "recipe", "code") if job.config["when"][what]]
+    what = " and ".join([", ".join(same[:-1]), same[-1]]) if len(same) > 1 else "".join(same) or "what is asked about"
+    are = "are those" if len(same) > 1 else "is that"
+    _nothing(job, f"nothing to do: {what} {are} of the champion {job.target}/{number}")
 
 
 def _clock(at: float) -> str:
@@ -85,30 +96,32 @@ def _nothing(job: Job, why: str) -> None:
     job.say(f"{job.target}: {why}")
 
 
-def _see(job: Job, force: bool) -> Seen:
-    data = _manifest(job)
+def _see(job: Job, force: bool, ask: bool) -> Seen:
+    """``ask``: whether the champion is attacked on fresh images, if there are any it was not yet."""
+    data = _manifest(job, job.base, "latest")
     there = versions.aliases(job.uri, job.target) if versions.exists(job.uri, job.target) else {}
     champion = versions.find(job.uri, job.target, there[CHAMPION]) if CHAMPION in there else None
     recipe, code = compose.digest(compose.recipe(job.base)), science.digest(job.base["trust"])
     now = Made(data.digest, recipe, code, time.time())
-    fell: list[str] = []
+    fell: list[str] | None = []
     if champion and job.config["when"]["fresh"]:
         from pipelines.promotion import judging
         from pipelines.retraining.fallen import fallen
 
-        config = job.gate()
-        fell = fallen(champion, config, judging.judged(config, job.recipes), job.recipes, job.console, job.debug)
+        judged = judging.judged(job.gate(), job.recipes)
+        fell = fallen(job, champion, judged, lambda config: _manifest(job, config, "fresh"), ask)
     was = _recognised(job, champion, data) if champion else None
-    return Seen(data, champion, was, now, due.reasons(was, now, due.when(job.config["when"]), fell, force))
+    reasons = due.reasons(was, now, due.when(job.config["when"]), fell or (), force)
+    return Seen(data, champion, was, now, reasons, asked=fell is not None)
 
 
-def _manifest(job: Job) -> Manifest:
+def _manifest(job: Job, config: Mapping[str, Any], name: str) -> Manifest:
     """Of the data as they are, kept for the next look and for whoever asks what a version was trained on."""
-    known = _stored(job, "latest")
-    data = manifest.take(job.base, known)
+    known = _stored(job, name)
+    data = manifest.take(config, known)
     if data is not known:
-        for name in (data.digest, "latest"):
-            storage.write(f"{job.place}/manifests/{name}.json", manifest.to_json(data))
+        for each in (data.digest, name):
+            storage.write(f"{job.place}/manifests/{each}.json", manifest.to_json(data))
     return data
 
 
@@ -153,25 +166,30 @@ def _work(job: Job, seen: Seen, held: Lease) -> None:
     forced = sum(r.facts["plan"]["turn"] >= plan.FORCED for r in concluded.values())
     start = steps.start(job, seen.champion) if job.config["warm"] else None
     policy = compose.digest(job.config["policy"])
-    todo = plan.plan(seen.now, policy, start, seen.reasons, seen.champion.number if seen.champion else 0, forced)
+    number = seen.champion.number if seen.champion else 0
+    todo = plan.plan(seen.now, policy, start, seen.reasons, number, forced)
     facts: dict[str, Any] = {}
     page = ""
     if left and before and before.same_work(todo):
         todo, page = before, left.text
-        facts = {key: left.facts[key] for key in CARRIED if key in left.facts}
+        carried = CARRIED if "outcome" in left.facts else ("version",)
+        facts = {key: left.facts[key] for key in carried if key in left.facts}
         job.say(f"{job.target}: going on with record {left.number}, which {left.by} began at {_clock(left.at)}")
     elif not seen.reasons:
-        _nothing(job, "nothing to do: what was begun was about other data, another recipe or other code")
+        _as_it_is(job, seen)
         return
     elif done := concluded.get(todo.digest):
-        if not _again(job, seen, done):
-            why = f"this was trained before, and {done.facts['said']}; --force trains it with another seed"
-            _nothing(job, f"nothing to do: {why}")
+        why = _settled(job, seen, done)
+        if why and {due.AGE, due.FALLEN} & {reason.kind for reason in seen.reasons}:
+            todo = replace(todo, turn=number)  # the same data, but with a seed of its own
+            done = concluded.get(todo.digest)
+            why = _settled(job, seen, done) if done else ""
+        if why:
+            _nothing(job, f"nothing to do: this was trained before, and {why}; --force trains it with another seed")
             return
-        facts = {"version": done.facts["version"]}
-        job.say(
-            f"{job.target}: this was trained before, as {job.name}/{facts['version']}; the champion is another one now"
-        )
+        if done:
+            facts = {"version": done.facts["version"]}
+            job.say(f"{job.target}: this was trained before, as {job.name}/{facts['version']}; the gate is asked again")
     for reason in seen.reasons:
         job.say(f"{job.target}: {reason.said}")
     if left and "run_id" in left.facts and not facts and before != todo:
@@ -180,12 +198,15 @@ def _work(job: Job, seen: Seen, held: Lease) -> None:
     steps.carry_out(job, seen, held, todo, facts, page, judging.judged(job.gate(), job.recipes))
 
 
-def _again(job: Job, seen: Seen, done: Record) -> bool:
-    """Whether the gate has something new to say of a version: against another champion, unless people took it back."""
+def _settled(job: Job, seen: Seen, done: Record) -> str:
+    """Why the gate has nothing new to say of the version that ``done`` trained; empty if it has."""
+    version = f"{job.name}/{done.facts['version']}"
+    there = versions.served(job.uri, job.target, job.name, done.facts["version"])
+    if there and seen.champion and there.number == seen.champion.number:
+        return f"{version} is the champion"
+    if there and (why := there.tags.get(ROLLED_BACK)):
+        return f"{version} was rolled back ({why})"
     number = seen.champion.number if seen.champion else None
-    source = f"models:/{job.name}/{done.facts['version']}"
-    for there in versions.listed(job.uri, job.target) if seen.champion else []:
-        same = source in (f"models:/{there.name}/{there.number}", there.tags.get(versions.COPIED))
-        if same and (there.number == number or there.tags.get(ROLLED_BACK)):
-            return False
-    return number != done.facts["before"]
+    if done.facts["outcome"] == told.REFUSED and number == done.facts["before"]:
+        return str(done.facts["said"])
+    return ""

@@ -1,11 +1,8 @@
 """Whether the champion has become worse: on fresh images it is right less often than on those that promoted it."""
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-from rich.console import Console
 
 from pipelines import compose
 from pipelines.errors import Misuse
@@ -13,31 +10,30 @@ from pipelines.evaluate import evaluate
 from pipelines.evaluation.joining import said
 from pipelines.evaluation.prepare import located
 from pipelines.promotion import judging
-from pipelines.retraining import manifest
+from pipelines.retraining.job import Job
+from pipelines.retraining.manifest import Manifest
 from pipelines.tracking import versions
 from pipelines.tracking.registry import ARTEFACT
 from pipelines.tracking.versions import Version
 from trainers.evaluation.intervals import difference
 
+JUDGE = ("threats", "attack", "beyond")
 KEY, FOUND = "retrain.fresh", "retrain.fallen"
 """Tags of a champion: of what it was last asked this about, and the answer."""
 CONFIDENCE = 0.9
-"""Of the two-sided interval: 5 % of champions that have not fallen are said to have."""
+"""Of the two-sided interval: of each accuracy, 5 % of champions that have not fallen are said to have."""
 
 
 def fallen(
-    champion: Version,
-    asked: Mapping[str, Any],
-    judged: Mapping[str, Any],
-    recipes: Path | None,
-    console: Console,
-    debug: bool,
-) -> list[str]:
-    """A sentence for each accuracy that fell by more than ``asked["when"]["fallen"]``, beyond what chance explains.
+    job: Job, champion: Version, judged: Mapping[str, Any], take: Callable[[Mapping[str, Any]], Manifest], ask: bool
+) -> list[str] | None:
+    """A sentence for each accuracy that fell by more than ``when.fallen``, beyond what chance explains.
 
-    ``asked["when"]["fresh"]``: settings of an evaluation, added to the policy's, that say where the fresh images are.
-    Asked about the same images again, the answer is the one that the champion carries.
+    ``when.fresh``: settings of an evaluation, added to the policy's, that say where the fresh images are.  ``take``:
+    their manifest.  Asked about the same images again, the answer is the one that the champion carries; None without
+    one, if it is not to ``ask``.  Errors: ``Misuse`` for fresh images that would be judged otherwise.
     """
+    asked = job.gate()
     lines, margin, uri = (
         [str(line) for line in asked["when"]["fresh"]],
         asked["when"]["fallen"],
@@ -47,10 +43,13 @@ def fallen(
         return []
     node = {**asked["policy"], "evaluation": [*asked["policy"]["evaluation"], *lines]}
     try:
-        fresh = judging.judged({**asked, "policy": node, "path": None}, recipes)
-        seen = manifest.take(located(dict(fresh))).digest
+        fresh = judging.judged({**asked, "policy": node, "path": None}, job.recipes)
+        seen = take(located(dict(fresh))).digest
     except Misuse as error:
         raise Misuse(f"when.fresh: {str(error).removeprefix('policy.evaluation: ')}") from error
+    for name in JUDGE:
+        if fresh[name] != judged[name]:
+            raise Misuse(f"when.fresh: {name} must be the policy's, or the accuracies cannot be compared; leave it out")
     mark = {
         "artefact": champion.tags.get(ARTEFACT),
         "policy": judged_as(judged),
@@ -60,8 +59,10 @@ def fallen(
     key = compose.digest({**mark, "margin": margin})
     if champion.tags.get(KEY) == key:
         return list(json.loads(champion.tags[FOUND]))
+    if not ask:
+        return None
     model = {**judged["model"], "source": f"models:/{champion.name}/{champion.number}"}
-    before, after = (evaluate({**each, "model": model}, console, debug=debug) for each in (judged, fresh))
+    before, after = (evaluate({**each, "model": model}, job.console, debug=job.debug) for each in (judged, fresh))
     found = compared(before, after, margin)
     versions.tag(uri, champion.name, champion.number, {FOUND: json.dumps(found), KEY: key})
     return found

@@ -102,10 +102,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Seen:
-    """``champion``: what serves, and ``was``: what it is made of; ``now``: what would be trained; ``reasons``: why."""
+    """``champion``: what serves, and ``was``: what it is made of; ``now``: what would be trained; ``reasons``: why.
+    ``asked``: whether the champion was tried on all fresh images."""
 
     data: Manifest
     champion: Version | None
     was: Made | None
     now: Made
     reasons: list[Reason]
+    asked: bool

@@ -95,8 +95,11 @@ def _file(root: str, name: str, entry: Entry, old: File | None) -> File:
         return old
     if "://" in root:
         return File(entry.size, f"etag:{entry.stamp}", entry.stamp)
-    with Path(root, name).open("rb") as file:
-        return File(entry.size, hashlib.file_digest(file, "sha256").hexdigest(), entry.stamp)
+    try:
+        with Path(root, name).open("rb") as file:
+            return File(entry.size, hashlib.file_digest(file, "sha256").hexdigest(), entry.stamp)
+    except OSError as error:  # counted with the other unreadable ones
+        return File(entry.size, f"unreadable:{error.strerror}", entry.stamp)
 
 
 def _images(config: Mapping[str, Any]) -> tuple[dict[str, dict[str, int]], str]:

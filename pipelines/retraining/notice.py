@@ -1,6 +1,7 @@
 """What came of a retraining, to whoever asked to be told: JSON to any webhook, tried again until it is taken."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 
 SECRET = "HOLDFAST_WEBHOOK_SECRET"
 """The environment variable that signs what is sent; without it nothing is signed."""
-FILE = "untold.json"
+FOLDER = "untold"
+"""Of results that somebody did not take, a file each."""
 TRIES, WITHIN = 4, 10.0
-MOST = 100
-"""Results that wait to be told; older ones are given up."""
 
 
 def check(urls: Sequence[str]) -> None:
@@ -41,38 +41,48 @@ def _is_address(url: str) -> bool:
 
 
 def tell(urls: Sequence[str], found: Mapping[str, Any], place: str) -> list[str]:
-    """POSTs ``found``; what is not taken waits in ``place`` for the next command.  A warning for each that is not."""
+    """POSTs ``found``; for those that do not take it it waits in ``place``.  A warning for each of them."""
     found = {"id": uuid.uuid4().hex, **found}
-    left, warnings = [], []
-    for url in urls:
-        if problem := _post(url, found):
-            left.append(_mark(url))
-            warnings.append(f"notify={_host(url)} did not take the result ({problem}); the next retrain sends it again")
-    if left:
-        waiting = [*_waiting(place), {"left": left, "found": found}]
-        storage.write(f"{place}/{FILE}", json.dumps(waiting[-MOST:]).encode())
-    return warnings
+    problems = {url: problem for url in urls if (problem := _post(url, found))}
+    if problems:
+        _keep(f"{place}/{FOLDER}/{time.time_ns():020}.json", list(map(_mark, problems)), found)
+    return list(itertools.starmap(_warning, problems.items()))
 
 
 def catch_up(urls: Sequence[str], place: str) -> list[str]:
-    """Sends what earlier commands could not, the oldest first."""
-    if not (waiting := _waiting(place)):
-        return []
-    storage.remove(f"{place}/{FILE}")
-    return [
-        warning
-        for each in waiting
-        for warning in tell([url for url in urls if _mark(url) in each["left"]], each["found"], place)
-    ]
+    """Sends what earlier commands could not, the oldest first; who does not take one is not tried with the next."""
+    known, warnings = {_mark(url): url for url in urls}, []
+    for path in storage.files(place).list(f"{place}/{FOLDER}"):
+        left, found = _waiting(path)
+        missed = []
+        for mark in [mark for mark in left if mark in known]:
+            if problem := _post(known[mark], found):
+                warnings.append(_warning(known.pop(mark), problem))
+                missed.append(mark)
+        missed += [mark for mark in left if mark not in known and mark not in missed and mark in map(_mark, urls)]
+        if missed:
+            _keep(path, missed, found)
+        else:
+            storage.remove(path)
+    return warnings
 
 
-def _waiting(place: str) -> list[dict[str, Any]]:
-    path = f"{place}/{FILE}"
+def _warning(url: str, problem: str) -> str:
+    return f"notify={_host(url)} did not take the result ({problem}); the next retrain sends it again"
+
+
+def _keep(path: str, left: Sequence[str], found: Mapping[str, Any]) -> None:
+    storage.write(path, json.dumps({"left": list(left), "found": found}).encode())
+
+
+def _waiting(path: str) -> tuple[list[str], dict[str, Any]]:
+    """Whom it waits for, by their marks, and what; nobody for what cannot be read."""
     try:
-        with storage.files(place).open(path) as file:
-            return [{"left": list(each["left"]), "found": dict(each["found"])} for each in json.loads(file.read())]
+        with storage.files(path).open(path) as file:
+            waiting = json.loads(file.read())
+        return list(waiting["left"]), dict(waiting["found"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return []
+        return [], {}
 
 
 def _post(url: str, found: Mapping[str, Any]) -> str:

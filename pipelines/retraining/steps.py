@@ -3,12 +3,13 @@
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipelines import compose, storage
-from pipelines.errors import Failure, Misuse, Refused
+from pipelines.errors import Failure, Misuse, Refused, Stopped
 from pipelines.redact import redact_text
 from pipelines.retraining import due, findings, manifest, told
 from pipelines.retraining.job import Job, Seen
@@ -32,16 +33,16 @@ def sound(job: Job, seen: Seen, held: Lease, before: Manifest | None) -> None:
         reading = read(parts.source(job.base), asked.read)
     found = findings.findings(seen.data, before, reading, asked)
     if not found:
-        job.say(
-            f"data: {seen.data.total('train'):,} training images, {reading.opened:,} opened, nothing wrong with them"
-        )
+        beside = "" if before else " (and nothing to compare with: what the champion was trained on is not known)"
+        images = f"{seen.data.total('train'):,} training images, {reading.opened:,} opened"
+        job.say(f"data: {images}, nothing wrong with them{beside if seen.champion else ''}")
         return
     mark = compose.digest({"data": seen.data.digest, "found": found})
     new = not any(record.facts.get("findings") == mark for record in held.earlier)
     text = f"bad data, nothing was trained: {'; '.join(found)}"
     told_now = told.found(told.BAD_DATA, job.target, text, seen.reasons, findings=found, data=told.data(seen.data))
-    held.note({"findings": mark, "said": text[:1000]}, told.markdown(told_now))
     job.leave({**told_now, "id": f"{job.target}-{held.record.number}"}, send=new)
+    held.note({"findings": mark, "said": text[:1000]}, told.markdown(told_now))
     for each in found:
         job.say(f"data: {each}")
     raise Refused(f"{job.target}: bad data; nothing was trained")
@@ -98,7 +99,9 @@ def carry_out(
         _report(job, seen, held, version, run_id, page)
     except BaseException as error:
         if not isinstance(error, Refused):
-            runs.close_run(job.uri, run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", 5.0)
+            with suppress(Failure):  # the error that ended it is the one to tell
+                stopped = isinstance(error, KeyboardInterrupt | Stopped)
+                runs.close_run(job.uri, run_id, "KILLED" if stopped else "FAILED", 5.0)
         raise
 
 
@@ -128,6 +131,11 @@ def _gate(job: Job, held: Lease, version: int, judged: Mapping[str, Any]) -> str
 
     if "outcome" in held.record.facts:
         return str(held.record.text)
+    there = versions.served(job.uri, job.target, job.name, version)
+    if there and (why := there.tags.get(versions.ROLLED_BACK)):
+        said = f"{job.name}/{version} was rolled back ({why}), and does not come back by itself"
+        held.note({"outcome": told.REFUSED, "said": said, "failed": []})
+        return ""
     gatekeeper = Gatekeeper(job.gate(version), policy(job.config["policy"]), dict(judged), job.console, job.debug)
     refused = ""
     try:

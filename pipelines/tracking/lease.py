@@ -39,8 +39,9 @@ def records(uri: str, name: str) -> list[Record]:
 
 
 def unfinished(found: list[Record]) -> Record | None:
-    """The last one, if it is to be gone on with."""
-    return found[-1] if found and found[-1].state in UNFINISHED else None
+    """The last one that came to a plan, if it is to be gone on with."""
+    planned = [record for record in found if "plan" in record.facts]
+    return planned[-1] if planned and planned[-1].state in UNFINISHED else None
 
 
 class Lease:

@@ -133,6 +133,15 @@ def copy(uri: str, version: Version, to: str, tags: Mapping[str, str]) -> int:
     return int(made.version)
 
 
+def served(uri: str, target: str, name: str, number: int) -> Version | None:
+    """Version ``number`` of ``name`` as ``target`` has it: itself, or the last copy of it."""
+    source = f"models:/{name}/{number}"
+    for there in reversed(listed(uri, target)) if exists(uri, target) else []:
+        if source in (f"models:/{target}/{there.number}", there.tags.get(COPIED)):
+            return there
+    return None
+
+
 def fetch(uri: str, name: str, number: int, to: Path) -> Path:
     """Every file of the version, in a folder below ``to``.  Errors: ``Misuse`` for a version whose files are gone;
     ``Failure`` for storage that does not answer."""

@@ -94,5 +94,5 @@ def test_the_circle_closes(tmp_path, monkeypatch, capsys):
 
     capsys.readouterr()
     assert run(lines[fresh]) == OK
-    assert "till/4 is the champion" in capsys.readouterr().out  # but it was rolled back
+    assert "till/4 was rolled back (it reads sevens as ones)" in capsys.readouterr().out
     assert champion() == 3

@@ -1,6 +1,7 @@
 """Whether the champion has become worse, beyond what chance explains."""
 
 import io
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipelines import compose, storage
+from pipelines import storage
 from pipelines.errors import Misuse
 from pipelines.promotion import judging
+from pipelines.retrain import understood
 from pipelines.retraining import fallen as module
+from pipelines.retraining import manifest
 from pipelines.retraining.fallen import CONFIDENCE, compared, fallen
 from pipelines.tracking import versions
 from pipelines.tracking.registry import ARTEFACT
@@ -70,12 +73,12 @@ class Asked:
         self.evaluated.append(config["data"]["path"] or "the policy's")
         return found(900, 700) if config["data"]["path"] is None else found(880, 500)
 
-    def __call__(self, *lines: str, margin: float = 0.02) -> list[str]:
-        config = compose.compose("retrain", [])
-        config |= {"batch_size": 64, "compile": False, "workers": 1, "device": "cpu", "storage": str(self._folder)}
-        config |= {"tracking": {"uri": self.uri}, "when": {**config["when"], "fresh": list(lines), "fallen": margin}}
-        judged, console = judging.judged(config, None), Console(file=io.StringIO())
-        return fallen(versions.find(self.uri, self.name, 1), config, judged, None, console, False)
+    def __call__(self, *lines: str, margin: float = 0.02, ask: bool = True) -> list[str] | None:
+        places = [f"storage={self._folder}", f"tracking.uri={self.uri}", f"register_as={self.name}"]
+        fresh = [f"when.fresh=[{','.join(lines)}]", f"when.fallen={margin}"]
+        job = understood(["recipe=digits_pgd", *places, *fresh], Console(file=io.StringIO()), None)
+        judged = judging.judged(job.gate(), None)
+        return fallen(job, versions.find(self.uri, self.name, 1), judged, manifest.take, ask)
 
 
 @pytest.fixture
@@ -85,10 +88,12 @@ def asked(tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_same_images_are_asked_about_once(asked):
     lines = ["data=folder", f"data.path={asked.fresh}"]
+    assert asked(*lines, ask=False) is None
+    assert not asked.evaluated
     first = asked(*lines)
     assert [said.partition(" fell")[0] for said in first] == [ROBUST]
     assert asked.evaluated == ["the policy's", asked.fresh]
-    assert asked(*lines) == first
+    assert asked(*lines, ask=False) == asked(*lines) == first
     assert len(asked.evaluated) == 2
     assert asked(*lines, margin=0.5) == []
     storage.write(f"{asked.fresh}/test/cat/9.png", png(77))
@@ -101,7 +106,7 @@ def test_without_fresh_images_nothing_is_evaluated(asked):
     assert not asked.evaluated
 
 
-@pytest.mark.parametrize("line", ["data.pith=x", "model.source=x"])
+@pytest.mark.parametrize("line", ["data.pith=x", "model.source=x", "threats.Linf=0.3", "threats.L2=0.5"])
 def test_what_an_evaluation_does_not_know_is_told_as_what_it_is(asked, line):
-    with pytest.raises(Misuse, match=rf"^when\.fresh: {line.partition('=')[0]}"):
+    with pytest.raises(Misuse, match=rf"^when\.fresh: {re.split('[.=]', line)[0]}"):
         asked(line)

@@ -74,8 +74,13 @@ def test_another_model_is_not_waited_for(tracking_uri, name):
     ("error", "state"), [(Refused, DONE), (Misuse, FAILED), (ValueError, FAILED), (KeyboardInterrupt, FAILED)]
 )
 def test_how_a_block_ends_is_written_down(tracking_uri, name, error, state):
-    with pytest.raises(error, match="as it was"), Lease(tracking_uri, name):
-        raise error("as it was")
+    def works() -> None:
+        with Lease(tracking_uri, name) as mine:
+            mine.note({"plan": {}})
+            raise error("as it was")
+
+    with pytest.raises(error, match="as it was"):
+        works()
     assert states(tracking_uri, name) == [state]
     found = lease.unfinished(lease.records(tracking_uri, name))
     assert (found is not None) is (state == FAILED)
@@ -83,11 +88,19 @@ def test_how_a_block_ends_is_written_down(tracking_uri, name, error, state):
 
 def test_only_the_last_is_gone_on_with(tracking_uri, name):
     assert lease.unfinished(lease.records(tracking_uri, name)) is None
-    with pytest.raises(ValueError, match="no"), Lease(tracking_uri, name):
-        raise ValueError("no")
-    with Lease(tracking_uri, name) as second:
-        assert lease.unfinished(second.earlier) == second.earlier[0]
-        assert lease.unfinished(lease.records(tracking_uri, name)).number == 2
+
+    def fails(facts: dict[str, Any]) -> None:
+        with Lease(tracking_uri, name) as mine:
+            mine.note(facts)
+            raise ValueError("no")
+
+    for facts in ({"plan": {}}, {"findings": "x"}):  # what came to no plan is nothing to go on with, and hides nothing
+        with pytest.raises(ValueError, match="no"):
+            fails(facts)
+    with Lease(tracking_uri, name) as third:
+        assert lease.unfinished(third.earlier) == third.earlier[0]
+        third.note({"plan": {}})
+        assert lease.unfinished(lease.records(tracking_uri, name)).number == 3
     assert lease.unfinished(lease.records(tracking_uri, name)) is None
 
 
@@ -125,7 +138,7 @@ def test_a_holder_shows_that_it_lives_and_leaves_the_page_as_it_is(tracking_uri,
 
 
 HOLD = "import sys, time; from pipelines.tracking.lease import Lease; held = Lease(*sys.argv[1:]).__enter__(); "
-HOLD += "held.note({'version': 3}); print('held', flush=True); time.sleep(600)"
+HOLD += "held.note({'plan': {}, 'version': 3}); print('held', flush=True); time.sleep(600)"
 
 
 def test_who_is_killed_is_followed_at_once(mlflow_server, name):
@@ -140,7 +153,7 @@ def test_who_is_killed_is_followed_at_once(mlflow_server, name):
     with Lease(uri, name) as mine:
         left = lease.unfinished(mine.earlier)
         assert left
-        assert (left.number, left.state, left.facts) == (1, DEAD, {"version": 3})
+        assert (left.number, left.state, left.facts) == (1, DEAD, {"plan": {}, "version": 3})
     assert states(uri, name) == [DEAD, LEFT, DONE]
 
 
@@ -181,7 +194,7 @@ def test_who_cannot_reach_the_registry_stops_before_another_may_take_over(tracki
     monkeypatch.setattr(lease, "BEAT", 0.02)
     with pytest.raises(Failure, match=r"the registry did not answer for 0\.2 s"):
         waits()
-    assert lease.unfinished(lease.records(tracking_uri, name))
+    assert states(tracking_uri, name) == [lease.OPEN]
 
 
 def _worker(uri: str, names: list[str], barrier: Barrier, said: Any) -> None:
