@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from pipelines.search.space import overrides
+from pipelines.search.space import Axis, overrides, rounded
 
 CLEAN, ROBUST, SCORE = "clean_accuracy", "robust_accuracy", "score"
 
@@ -16,7 +16,7 @@ CLEAN, ROBUST, SCORE = "clean_accuracy", "robust_accuracy", "score"
 @dataclass(frozen=True)
 class Setting:
     """What all trials of a search share.  ``lines``: the command line of their training.  ``key``: of the search, and
-    ``parent``: its MLflow run.  ``weights``: of the score."""
+    ``parent``: its MLflow run.  ``weights``: of the score.  ``axes``: what its samples are drawn from."""
 
     lines: tuple[str, ...]
     recipes: str | None
@@ -26,6 +26,7 @@ class Setting:
     search: str
     weights: Mapping[str, float]
     cpus: float
+    axes: tuple[Axis, ...] = ()
 
     def config(self, name: str, sample: Mapping[str, Any], *more: str) -> dict[str, Any]:
         """Of the training ``name``: two trials may draw the same sample, and must not share a run."""
@@ -84,9 +85,9 @@ def trial(sample: dict[str, Any], setting: Setting, environment: Mapping[str, st
 
     cluster.quiet(environment)
     name = str(tune.get_context().get_trial_id())
-    config = setting.config(name, sample)
+    config = setting.config(name, rounded(sample, setting.axes))
     within = setting.within(lambda run_id: [Epochs(setting, run_id)], model=False)
     done = train(config, Console(file=io.StringIO()), within=within)
     clean, robust = done.validation[CLEAN], done.validation[ROBUST]
     told = setting.told(clean, robust, config["epochs"], done.run_id)
-    tune.report({**told, "steps": done.cost["standard_steps"]})
+    tune.report({**told, "steps": done.cost["standard_steps"], "seconds": done.cost["train_seconds"]})

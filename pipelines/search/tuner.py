@@ -1,14 +1,16 @@
 """Ray Tune, set up for a search, or taken up where a search was left."""
 
+import json
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import cluster
+from pipelines import cluster, storage
 from pipelines.errors import Failure, Misuse, first_line
-from pipelines.search.space import Axis, overrides, size
+from pipelines.redact import redact_text
+from pipelines.search.space import Axis, overrides, rounded, size
 from pipelines.search.trial import CLEAN, ROBUST, SCORE, Setting, trial
-from pipelines.storage import ray_filesystem
 
 ALGORITHMS = ("grid", "random", "tpe", "nsga2", "tpe_pareto")
 LISTED = ("grid", "random")
@@ -17,6 +19,9 @@ PARETO = ("nsga2", "tpe_pareto")
 """Those that search the front of both accuracies, and compare no scores."""
 STATE = "tune"
 """Ray Tune's own folder in the search's; its state is pickled: nobody else must be able to write there."""
+TRIALS, TUNER = "experiment_state-", "tuner.pkl"
+PICKLED = ("search_gen_state-", "searcher-state-", "basic-variant-state-", "callback-states-")
+"""How the names of Ray Tune's files begin there; the rest is the time, and of each it reads the newest."""
 
 
 def check(search: Mapping[str, Any], axes: Sequence[Axis]) -> None:
@@ -55,13 +60,13 @@ def fit(
     os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0", TUNE_DISABLE_SIGINT_HANDLER="1")
     from ray import tune
 
-    filesystem, path = ray_filesystem(setting.folder)
+    filesystem, path = storage.ray_filesystem(setting.folder)
     # A trial only waits for its own workers: it takes none of their processors, but Ray wants to see something.
     started = tune.with_parameters(trial, setting=setting, environment=cluster.local())
     trainable = tune.with_resources(started, {"memory": 1_000_000})
     place = f"{path}/{STATE}"
     try:
-        if tune.Tuner.can_restore(place, storage_filesystem=filesystem):
+        if left(f"{setting.folder}/{STATE}"):
             tuner = tune.Tuner.restore(place, trainable=trainable, restart_errored=True, storage_filesystem=filesystem)
         else:
             tuner = tune.Tuner(
@@ -74,7 +79,7 @@ def fit(
                     storage_filesystem=filesystem,
                     failure_config=tune.FailureConfig(max_failures=failures),
                     verbose=0,
-                    callbacks=[progress()],
+                    callbacks=[progress(axes)],
                 ),
             )
         return tuner.fit()
@@ -82,7 +87,40 @@ def fit(
         raise Failure(f"the search failed ({first_line(error)}); the same command goes on with it") from error
 
 
-def progress() -> Any:
+def left(place: str) -> bool:
+    """Whether trials were left in Ray Tune's folder.
+
+    Errors: ``Failure`` for a state that cannot be read: Ray would log that, and begin the search anew.
+    """
+    files = storage.files(place)
+    newest: dict[str, str] = {}
+    for path in files.list(place):  # sorted
+        name = path.removeprefix(f"{place}/")
+        newest |= {begin: path for begin in (TRIALS, TUNER, *PICKLED) if name.startswith(begin)}
+    if TRIALS not in newest:
+        return False
+    newest.setdefault(TUNER, f"{place}/{TUNER}")  # written before any of the others: it is missed if it is not there
+    for path in newest.values():
+        try:
+            with files.open(path) as file:
+                content = file.read()
+            if path != newest[TRIALS]:
+                pickle.loads(content)
+                continue
+            state = json.loads(content)
+            found = [(json.loads(trial), json.loads(metadata)) for trial, metadata in state["trial_data"]]
+            state["runner_data"]
+        except Failure:
+            raise
+        except Exception as error:  # what a broken pickle raises is anything
+            raise Failure(
+                f"{redact_text(path)} cannot be read ({first_line(error)}), and the search cannot go on from it; give "
+                f"the file back, or remove {redact_text(place)}, and the same command begins the search anew"
+            ) from error
+    return bool(found)
+
+
+def progress(axes: Sequence[Axis]) -> Any:
     """A line as each trial ends."""
     from ray import tune
 
@@ -91,7 +129,10 @@ def progress() -> Any:
             found = trial.last_result or {}
             if SCORE in found:
                 numbers = f"clean {found[CLEAN]:.3f}, robust {found[ROBUST]:.3f} after {found['epoch']} epochs"
-                print(f"trial {trial.trial_id}  {numbers}: {', '.join(overrides(trial.config))}", flush=True)
+                print(
+                    f"trial {trial.trial_id}  {numbers}: {', '.join(overrides(rounded(trial.config, axes)))}",
+                    flush=True,
+                )
 
     return Lines()
 

@@ -30,6 +30,14 @@ def test_axes_are_found_where_hydra_nests_them():
         ({"seed": {"choice": []}}, "tpe", "is empty or names a value twice"),
         ({"seed": {"choice": [1, 1]}}, "tpe", "is empty or names a value twice"),
         ({"ema": {"uniform": [1, 0]}}, "tpe", "is no range: give [low, high], two numbers"),
+        ({"alarm": {"examples": {"choice": [8]}}}, "tpe", "would be judged by another alarm.examples, and the easiest"),
+        ({"data": {"choice": ["digits"]}}, "tpe", "search.space.data: each trial would be judged by another data"),
+        ({"data": {"split_seed": {"choice": [1]}}}, "tpe", "search.space.data.split_seed: each trial would be judged"),
+        ({"data": {"source": {"size": {"choice": [1]}}}}, "tpe", "search.space.data.source.size: each trial"),
+        ({"workers": {"choice": [1, 2]}}, "tpe", "search.space.workers: it says where and how a training runs"),
+        ({"data": {"path": {"choice": ["a"]}}}, "tpe", "search.space.data.path: it says where and how a training runs"),
+        ({"epochs": {"int": [1, 2.5]}}, "tpe", "search.space.epochs.int=[1, 2.5] must be whole numbers"),
+        ({"epochs": {"int": [False, True]}}, "tpe", "is no range"),
         ({"ema": {"uniform": [0, 1, 2]}}, "tpe", "is no range"),
         ({"ema": {"uniform": ["a", "b"]}}, "tpe", "is no range"),
         ({"ema": {"log": [0, 1]}}, "tpe", "must begin above 0"),
@@ -45,8 +53,18 @@ def test_what_spans_nothing_is_refused(nodes, algorithm, message):
 
 def test_a_sample_is_written_as_a_command_line_would_be():
     sample = {"objective.weight": 1.23456789, "model.activation": None, "epochs": 3, "ema": 1e-7, "clip_norm": 2.0}
-    said = ["clip_norm=2", "ema=1e-07", "epochs=3", "model.activation=null", "objective.weight=1.235"]
+    said = ["clip_norm=2.0", "ema=1e-07", "epochs=3", "model.activation=null", "objective.weight=1.23456789"]
     assert space.overrides(sample) == said
+
+
+def test_what_was_drawn_from_a_range_is_rounded_inside_it_and_what_was_given_is_not():
+    axes = [Axis("a", "log", (0.1, 10)), Axis("b", "choice", (8 / 255,)), Axis("c", "uniform", (1, 1.23456))]
+    sample = {"a": 1.23456789, "b": 8 / 255, "c": 1.23456}
+    found = space.rounded(sample, [*axes, Axis("d", "int", (10000, 99999))])
+    assert found == {"a": 1.235, "b": 8 / 255, "c": 1.23456}
+    assert float(space.overrides(found)[1].removeprefix("b=")) == 8 / 255
+    assert space.rounded({"d": 12345}, [Axis("d", "int", (10000, 99999))]) == {"d": 12345}
+    assert space.axes({"data": {"mixing": {"alpha": {"choice": [1]}}}}, "tpe")
 
 
 def test_every_listed_value_and_both_ends_are_tried():
@@ -54,13 +72,13 @@ def test_every_listed_value_and_both_ends_are_tried():
 
     def compose(lines):
         tried.append(list(lines))
-        if "ema=2" in lines:
+        if "ema=2.0" in lines:
             raise Misuse("ema=2 must be in (0, 1)")
 
     axes = [Axis("seed", "choice", (1, 2, 3)), Axis("ema", "uniform", (0.5, 2.0))]
     with pytest.raises(Misuse, match=r"^search\.space\.ema: ema=2 must be"):
         space.check(axes, compose)
-    assert tried == [["ema=0.5", f"seed={seed}"] for seed in (1, 2, 3)] + [["ema=0.5", "seed=1"], ["ema=2", "seed=1"]]
+    assert tried == [["ema=0.5", f"seed={seed}"] for seed in (1, 2, 3)] + [["ema=0.5", "seed=1"], ["ema=2.0", "seed=1"]]
 
 
 def test_domains_are_ray_s_and_stay_in_their_range():
