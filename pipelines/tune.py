@@ -1,18 +1,19 @@
 """``holdfast tune``: a search over the settings of a training, its front, and the finalists proven over seeds."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from pipelines import cluster, compose, outcome, places
-from pipelines.errors import Failure, first_line
+from pipelines.errors import Failure, Stopped, first_line
 from pipelines.search import finalists, front, shown, space, tuner
 from pipelines.search.asked import Asked, asked
 from pipelines.search.front import Trial
 from pipelines.search.trial import CLEAN, ROBUST, Setting
-from pipelines.tracking import git, runs
+from pipelines.tracking import git, runs, versions
 
 
 def tune(lines: Sequence[str], console: Console, recipes: Path | None, json: str | None, debug: bool = False) -> None:
@@ -36,7 +37,9 @@ def tune(lines: Sequence[str], console: Console, recipes: Path | None, json: str
         trials = _trials(search, results, console)
         found = _conclude(search, setting, trials, console, debug)
     except BaseException as error:
-        runs.close_run(search.uri, setting.parent, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", 5.0)
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED"
+        with suppress(Failure):  # the error that ended the search is the one to tell
+            runs.close_run(search.uri, setting.parent, status, 5.0)
         raise
     runs.close_run(search.uri, setting.parent)
     outcome.leave(found, json)
@@ -62,7 +65,7 @@ def _begin(search: Asked, debug: bool) -> tuple[Setting, int]:
     places.claim(base["storage"], name, search.digest, search.identity)
     search.remember()
     setting = Setting(
-        lines=(*search.theirs, *_absolute(base)),
+        lines=(*search.theirs, *search.placed),
         recipes=str(search.recipes.resolve()) if search.recipes else None,
         folder=search.folder,
         key=search.digest[:16],
@@ -70,15 +73,9 @@ def _begin(search: Asked, debug: bool) -> tuple[Setting, int]:
         search=name,
         weights=dict(search.config["search"]["weights"]),
         cpus=resources["CPU"],
+        axes=search.axes,
     )
     return setting, search.config["concurrent"] or _concurrent(base, use_gpu, resources["CPU"])
-
-
-def _absolute(base: Mapping[str, Any]) -> list[str]:
-    """Local places of the training, for trials that run in folders of their own."""
-    local = {"tracking.uri": base["tracking"]["uri"], "data.path": base["data"].get("path")}
-    local["model.weights"] = base["model"]["weights"] if base["model"]["weights"] != "timm" else None
-    return [f"{key}={value}" for key, value in local.items() if value]
 
 
 def _cpus(base: Mapping[str, Any]) -> float:
@@ -94,15 +91,19 @@ def _concurrent(base: Mapping[str, Any], use_gpu: bool, cpus: float) -> int:
 
 
 def _trials(search: Asked, results: Any, console: Console) -> list[Trial]:
-    """Those that reported an epoch; one that ASHA ended could not end its own run.  Errors: ``Failure`` for none."""
+    """Those that reported an epoch and did not fail; one that ASHA ended could not end its own run.
+
+    Errors: ``Failure`` for none.
+    """
     trials, failed = [], []
     for result in results:
         metrics = result.metrics or {}
+        sample = space.rounded(result.config or {}, search.axes)
         if result.error is not None:
-            failed.append(f"trial {', '.join(space.overrides(result.config))} failed: {first_line(result.error)}")
-        if ROBUST in metrics:
+            failed.append(f"trial {', '.join(space.overrides(sample))} failed: {first_line(result.error)}")
+        elif ROBUST in metrics:
             numbers = metrics[CLEAN], metrics[ROBUST], metrics["epoch"], metrics.get("steps"), metrics["run_id"]
-            trials.append(Trial(metrics["trial_id"], dict(result.config), *numbers))
+            trials.append(Trial(metrics["trial_id"], sample, *numbers, metrics.get("seconds")))
     for problem in failed:
         console.print(f"[yellow]warning[/] {problem}", soft_wrap=True)
     for trial in trials:
@@ -110,7 +111,7 @@ def _trials(search: Asked, results: Any, console: Console) -> list[Trial]:
             runs.close_run(search.uri, trial.run_id)
     if not trials:
         said = failed[0] if failed else "nothing"
-        raise Failure(f"{search.name}: no trial came to its first epoch; the first said: {said}")
+        raise Failure(f"{search.name}: no trial came to its first epoch and did not fail; the first said: {said}")
     return trials
 
 
@@ -136,8 +137,10 @@ def _conclude(
         "winner": won.trial.name,
         "winner_sample": won.trial.said,
         "registered_as": name,
-        "version": version,
+        "version": version.number if version else None,
+        "challenger": version is not None and versions.CHALLENGER in version.aliases,
         "epochs": sum(trial.epochs for trial in trials),
+        "cost": shown.cost(trials, proven),
     }
     shown.leave(search.uri, setting.parent, found, ranked)
     return found
@@ -145,5 +148,6 @@ def _conclude(
 
 def _said(found: Mapping[str, Any]) -> str:
     if found["version"]:
-        return f"registered: models:/{found['registered_as']}/{found['version']}, its challenger"
+        place = "its challenger" if found["challenger"] else "which an earlier run of this search registered"
+        return f"registered: models:/{found['registered_as']}/{found['version']}, {place}"
     return f"not registered: say register_as=NAME, and the same command registers {found['winner_sample']}"

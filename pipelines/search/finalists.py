@@ -14,17 +14,23 @@ from pipelines.search import front
 from pipelines.search.front import Trial
 from pipelines.search.trial import ROBUST, Setting
 from pipelines.tracking import versions
-from pipelines.tracking.versions import CHALLENGER
+from pipelines.tracking.versions import CHALLENGER, ROLLED_BACK, Version
 from pipelines.train import train
 
-T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Student's t of 0.975 for 1, 2, ... degrees of freedom; 1.96 beyond."""
+LINEAGE = "search.run_id"
+"""The tag of a version that a search registered; the last that it writes."""
+T95 = (
+    *(12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23),
+    *(2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09, 2.09),
+    *(2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04),
+)
+"""Student's t of 0.975 for 1, 2, ... degrees of freedom; beyond, the last of them, a little wide."""
 
 
 @dataclass(frozen=True)
 class Seed:
     """One training of a finalist: accuracies on test images, ``robust`` of AutoAttack and the attack beyond it, and
-    ``validation``, the robust accuracy on validation images."""
+    ``validation``, the robust accuracy on validation images.  ``steps``, ``seconds``: what training it cost."""
 
     seed: int
     run_id: str
@@ -33,6 +39,8 @@ class Seed:
     validation: float
     doubts: tuple[str, ...]
     n: int
+    steps: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,12 @@ class Finalist:
     trial: Trial
     seeds: tuple[Seed, ...]
 
-    def spread(self, what: str) -> tuple[float, float]:
-        """``(mean, half width of its 95 % interval over seeds)``; not a number for one seed."""
+    def spread(self, what: str) -> tuple[float, float | None]:
+        """``(mean, half width of its 95 % interval over seeds)``, which one seed has none of."""
         values = [getattr(seed, what) for seed in self.seeds]
         if len(values) < 2:
-            return values[0], math.nan
-        t = T95[len(values) - 2] if len(values) - 2 < len(T95) else 1.96
+            return values[0], None
+        t = T95[min(len(values) - 1, len(T95)) - 1]
         return statistics.mean(values), t * statistics.stdev(values) / math.sqrt(len(values))
 
     @property
@@ -70,11 +78,11 @@ def prove(
     console: Console,
     debug: bool,
 ) -> list[Finalist]:
-    """What is trained or attacked already is not again."""
+    """Each over seeds that the search has not seen.  What is trained or attacked already is not again."""
     found = []
     for trial in trials:
         seeds = []
-        first = setting.config(trial.name, trial.sample)["seed"]
+        first = setting.config(trial.name, trial.sample)["seed"] + 1  # the trial's own was picked for what it found
         for seed in range(first, first + config["seeds"]):
             console.print(f"finalist {trial.said}, seed {seed}", soft_wrap=True, markup=False)
             seeds.append(_one(trial, seed, setting, config["examples"], console, debug))
@@ -96,7 +104,7 @@ def _one(trial: Trial, seed: int, setting: Setting, examples: int | None, consol
         "report.pictures=0",
     ]
     judged = compose.compose("evaluate", lines)
-    found = evaluate({**judged, "data": training["data"]}, console, debug=debug)
+    found = evaluate({**judged, "data": training["data"], "trust": training["trust"]}, console, debug=debug)
     (at,) = found["threats"]
     return Seed(
         seed=seed,
@@ -106,13 +114,13 @@ def _one(trial: Trial, seed: int, setting: Setting, examples: int | None, consol
         validation=done.validation[ROBUST],
         doubts=tuple(doubt["name"] for doubt in found["doubts"]),
         n=found["clean"]["n"],
+        steps=done.cost["standard_steps"],
+        seconds=done.cost["train_seconds"],
     )
 
 
 def _training(trial: Trial, seed: int, setting: Setting) -> dict[str, Any]:
-    """The trial's own run for its own seed, continued if it was ended early."""
-    first = setting.config(trial.name, trial.sample)
-    return first if seed == first["seed"] else setting.config(f"{trial.name}-seed{seed}", trial.sample, f"seed={seed}")
+    return setting.config(f"{trial.name}-seed{seed}", trial.sample, f"seed={seed}")
 
 
 def winner(found: Sequence[Finalist], choose: str) -> Finalist:
@@ -124,8 +132,11 @@ def winner(found: Sequence[Finalist], choose: str) -> Finalist:
 
 def register(
     won: Finalist, setting: Setting, name: str | None, choose: str, console: Console, debug: bool
-) -> int | None:
-    """The winner's best seed as a version of ``name``, with the search as its lineage, and its challenger."""
+) -> Version | None:
+    """The winner's best seed as a version of ``name``, with the search as its lineage, and its challenger.
+
+    Once: what was decided of that version, and of who is challenger, since this search registered it stays.
+    """
     if name is None:
         return None
     training = _training(won.trial, won.best.seed, setting)
@@ -133,7 +144,10 @@ def register(
     done = train(training, console, debug, within=setting.within())
     assert done.version is not None
     uri = training["tracking"]["uri"]
-    tags = {"search": setting.search, "search.run_id": setting.parent, "search.choose": choose}
-    versions.tag(uri, name, done.version, {**tags, "search.sample": won.trial.said})
-    versions.point(uri, name, CHALLENGER, done.version)
-    return done.version
+    there = versions.find(uri, name, done.version)
+    if not there.tags.get(LINEAGE):
+        if not there.tags.get(ROLLED_BACK):
+            versions.point(uri, name, CHALLENGER, there.number)
+        tags = {"search": setting.search, "search.choose": choose, "search.sample": won.trial.said}
+        versions.tag(uri, name, there.number, {**tags, LINEAGE: setting.parent})
+    return versions.find(uri, name, there.number)

@@ -11,7 +11,7 @@ from pipelines.search.space import overrides
 @dataclass(frozen=True)
 class Trial:
     """``sample``: its settings.  ``clean``, ``robust``: accuracies on validation images.  ``epochs``: trained, in
-    ``steps`` standard steps, None where it was ended early."""
+    ``steps`` standard steps and ``seconds``; None where it was ended early, which nobody counted."""
 
     name: str
     sample: Mapping[str, Any]
@@ -20,6 +20,7 @@ class Trial:
     epochs: float
     steps: float | None
     run_id: str
+    seconds: float | None = None
 
     @property
     def said(self) -> str:

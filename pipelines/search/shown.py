@@ -1,6 +1,5 @@
 """What a search found, as people read it: tables, a picture of the front, and the parent run in MLflow."""
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.search import front
-from pipelines.search.finalists import Finalist
+from pipelines.search.finalists import Finalist, Seed
 from pipelines.search.front import Trial
 from pipelines.search.space import Axis
 
@@ -45,9 +44,31 @@ def finalists(found: Sequence[Finalist], won: Finalist, console: Console) -> Non
     console.print(table)
 
 
-def _between(spread: tuple[float, float]) -> str:
+def _between(spread: tuple[float, float | None]) -> str:
     mean, half = spread
-    return f"{mean:.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
+    return f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}")
+
+
+def cost(trials: Sequence[Trial], proven: Sequence[Finalist]) -> dict[str, float]:
+    """Of all trainings that came to their end; of a trial that was ended early only its epochs are known."""
+    whole = [trial for trial in trials if trial.steps is not None]
+    spent: list[Trial | Seed] = [*whole, *(seed for each in proven for seed in each.seeds)]
+    return {
+        "trainings": len(spent),
+        "standard_steps": sum(each.steps or 0.0 for each in spent),
+        "train_seconds": sum(each.seconds or 0.0 for each in spent),
+        "ended_early": len(trials) - len(whole),
+        "ended_early_epochs": sum(trial.epochs for trial in trials if trial.steps is None),
+    }
+
+
+def cost_said(found: Mapping[str, float]) -> str:
+    number, epochs = found["ended_early"], found["ended_early_epochs"]
+    early = f"; {number:.0f} ended early after {epochs:.0f} epochs in all, not counted" if number else ""
+    return (
+        f"{found['standard_steps']:,.0f} standard steps in {found['train_seconds']:.0f} s of {found['trainings']:.0f} "
+        f"trainings, finalists included{early}"
+    )
 
 
 def importance(trials: Sequence[Trial], axes: Sequence[Axis], score: Mapping[str, float]) -> dict[str, float]:
@@ -128,6 +149,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     for each in found["finalists"]:
         mark = "won" if each["name"] == found["winner"] else ""
         lines.append(f"| {mark} | {_between(each['clean'])} | {_between(each['robust'])} | {each['sample']} |")
+    lines += ["", f"Cost: {cost_said(found['cost'])}."]
     if found["importance"]:
         lines += ["", "Importance: " + ", ".join(f"{key} {share:.2f}" for key, share in found["importance"].items())]
     return "\n".join(lines) + "\n"

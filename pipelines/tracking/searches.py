@@ -23,6 +23,7 @@ def log(uri: str, run_id: str, found: Mapping[str, Any], folder: Path, text: str
         "search/winner_clean_accuracy": won["clean"][0],
         "search/winner_robust_accuracy": won["robust"][0],
     }
+    numbers |= {f"search/cost/{key}": spent for key, spent in found["cost"].items()}
     numbers |= {f"search/importance/{key}": share for key, share in found["importance"].items()}
     with versions.told(uri, "take the search"):
         client = server.client(uri)

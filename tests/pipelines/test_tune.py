@@ -7,11 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from pipelines import tune
 from pipelines.cli import MISUSE, main
+from pipelines.errors import Failure, Stopped
+from pipelines.search.space import Axis
 from pipelines.tracking import versions
 from tests.pipelines.runs import SHORT
 
@@ -79,7 +84,7 @@ def test_a_search_that_is_killed_goes_on_where_it_was_and_its_winner_is_the_chal
     assert run.info.status == "FINISHED"
     assert run.data.metrics["search/trials"] == 2
     runs = children(tracking_uri, found["run_id"])
-    assert len(runs) == 3  # the second seed of the winner is a run more
+    assert len(runs) == 4  # two trials, and two seeds that the search had not seen
     assert {child.info.status for child in runs} == {"FINISHED"}
     version = versions.find(tracking_uri, "digits", found["version"])
     assert version.aliases == ("challenger",)
@@ -110,3 +115,46 @@ def test_what_cannot_be_searched_is_refused_before_any_work(lines, message, tmp_
     assert main(["tune", *base, *lines]) == MISUSE
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_trial_that_failed_is_told_of_and_not_ranked(capsys):
+    told = {"clean_accuracy": 0.9, "robust_accuracy": 0.5, "epoch": 3, "steps": 10.0, "seconds": 1.0}
+    axes = (Axis("objective.weight", "log", (0.1, 10)),)
+
+    def result(name, error=None):
+        metrics = {**told, "trial_id": name, "run_id": f"run-{name}"}
+        return SimpleNamespace(metrics=metrics, config={"objective.weight": 1.23456}, error=error)
+
+    search, broken = SimpleNamespace(axes=axes, name="mine", uri=""), result("b", ValueError("no memory"))
+    (trial,) = tune._trials(search, [result("a"), broken], Console())
+    assert (trial.name, trial.sample, trial.seconds) == ("a", {"objective.weight": 1.235}, 1.0)
+    assert "trial objective.weight=1.235 failed: no memory" in capsys.readouterr().out
+    with pytest.raises(Failure, match=r"first said: trial objective\.weight=1\.235 failed"):
+        tune._trials(search, [broken], Console())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("mine"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (Stopped("mine"), "KILLED")]
+)
+def test_the_error_that_ended_a_search_is_told_whatever_the_server_says(error, status, monkeypatch):
+    closed = []
+
+    def close(uri, run_id, status, within):
+        closed.append(status)
+        raise Failure("the server is away")
+
+    def fit(*_):
+        raise error
+
+    search = SimpleNamespace(
+        name="mine", trials=1, folder="", notes=(), axes=(), uri="", config={"search": {}}, base={"epochs": 1}
+    )
+    search.base["checkpoint"] = {"failures": 0}
+    monkeypatch.setattr(tune, "asked", lambda *_: search)
+    monkeypatch.setattr(tune, "_begin", lambda *_: (SimpleNamespace(parent="run"), 1))
+    monkeypatch.setattr(tune.tuner, "fit", fit)
+    monkeypatch.setattr(tune.runs, "close_run", close)
+    with pytest.raises(type(error)) as raised:
+        tune.tune([], Console(quiet=True), None, None)
+    assert raised.value is error
+    assert closed == [status]
