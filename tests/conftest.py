@@ -10,10 +10,13 @@ import pytest
 LONGEST = (
     "pipelines/test_docs.py",
     "trainers/attacks/test_reference.py",
+    "pipelines/test_tune.py",
     "pipelines/test_clusters.py",
+    "pipelines/test_circle.py",
     "pipelines/test_evaluate.py",
     "pipelines/test_kills.py",
     "pipelines/test_promote.py",
+    "pipelines/test_retrain.py",
     "pipelines/test_recovery.py",
     "pipelines/promotion/test_move.py",
     "pipelines/test_train.py",

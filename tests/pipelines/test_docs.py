@@ -49,7 +49,7 @@ ELSEWHERE = ("RAY_ADDRESS=auto holdfast train ", "ray job submit ")
 VERBS = sorted({line for _, line in COMMANDS if line.startswith("holdfast ")})
 TRUSTED = [line for line in VERBS if "trust=" in line and line.startswith("holdfast train ")]
 """Run by test_clusters.py: Ray's workers look for packages in the folder where ``ray.init`` was called."""
-REGISTERING = [line for line in VERBS if "register_as=digits" in line][:1]
+REGISTERING = [line for line in VERBS if line.startswith("holdfast train ") and "register_as=digits" in line][:1]
 JUDGING = [line for _, line in COMMANDS if line.startswith(("holdfast evaluate ", "holdfast compare "))]
 """Run in order: they judge what a command registered, and compare what they left."""
 PROMOTING = [
