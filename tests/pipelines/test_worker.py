@@ -16,6 +16,7 @@ from trainers.loop import Report
 def run() -> Run:
     """One that has just saved, and would not again for ten minutes."""
     made = object.__new__(Run)
+    made.probed = {}
     made.config = {"checkpoint": {"minutes": 10}}
     made.saved_at, made.warned = time.monotonic(), False
     return made
