@@ -22,12 +22,7 @@ GOALS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def turn(theirs: str, reference: str, fast: str, other_batch: str | None = None) -> autoattack.Turn:

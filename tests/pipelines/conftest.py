@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -153,6 +154,21 @@ def postgres_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> 
     server = Server(tmp_path_factory.mktemp("postgres"), *free_ports(1), database=postgres)
     yield server
     server.kill()
+
+
+@pytest.fixture
+def name() -> str:
+    """Of a registered model that no other test has."""
+    return f"model-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(params=["sqlite", "server", "postgres"])
+def uri(request: pytest.FixtureRequest) -> str:
+    """Each kind of registry in turn."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("tracking_uri"))
+    fixture = "mlflow_server" if request.param == "server" else "postgres_server"
+    return str(request.getfixturevalue(fixture).uri)
 
 
 @pytest.fixture(scope="session")

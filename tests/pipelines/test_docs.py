@@ -1,5 +1,5 @@
-"""Every command and every program in the README and the guides, run as written but for the budget; every setting they
-mention, and every mistake in docs/errors.md."""
+"""Every command and every program in the README and the guides, run as written but for the budget, and every setting
+they mention."""
 
 import os
 import re
@@ -8,22 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from pipelines.cli import STOPPED
-from tests.pipelines.guides import PAGES, blocks, write_files
+from tests.pipelines.guides import PAGES, blocks, write_world
 from tests.pipelines.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -66,63 +62,9 @@ JUDGED = ("attack=pgd", "attack.steps=2", "beyond=none", "report.pictures=1", "d
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small data and the recipes that the guides speak of."""
     place = tmp_path_factory.mktemp("guides")
-    random = np.random.default_rng(0)
-    jpegs = []
-    for _ in range(64):
-        buffer = BytesIO()
-        Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(buffer, "JPEG")
-        jpegs.append(buffer.getvalue())
-    _parquet(place / "data" / "cifar10", jpegs)
-    _folders(place / "images", jpegs)
-    _tars(place / "shards", jpegs)
-    write_files(place)
-    _networks(place)
+    write_world(place)
     return place
-
-
-def _networks(place: Path) -> None:
-    """The weights that the guides' evaluations take."""
-    import torch
-    from safetensors.torch import save_file
-
-    from trainers import models
-
-    scope: dict[str, Any] = {}
-    exec((place / "mynets.py").read_text().replace("    net.load_state_dict", "    #"), scope)
-    torch.save(scope["digits"]().state_dict(), place / "mynets.pt")
-    net = models.create("resnet18", 2, (3, 32, 32), stem="standard").network
-    save_file(net.state_dict(), place / "resnet18.safetensors")
-
-
-def _parquet(place: Path, jpegs: list[bytes]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    place.mkdir(parents=True)
-    for split in ("train", "test"):
-        rows = [{"image": {"bytes": jpeg, "path": None}, "label": i % 2} for i, jpeg in enumerate(jpegs)]
-        pq.write_table(pa.Table.from_pylist(rows), place / f"{split}-00000-of-00001.parquet")
-
-
-def _folders(place: Path, jpegs: list[bytes]) -> None:
-    for split in ("train", "val"):
-        for i, jpeg in enumerate(jpegs):
-            path = place / split / ("cat", "dog")[i % 2] / f"{i}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(jpeg)
-
-
-def _tars(place: Path, jpegs: list[bytes]) -> None:
-    place.mkdir()
-    for split, shard in (("train", 0), ("train", 1), ("val", 0)):
-        with tarfile.open(place / f"{split}-{shard}.tar", "w") as tar:
-            for i, jpeg in enumerate(jpegs):
-                for name, content in ((f"{shard}{i:04}.jpg", jpeg), (f"{shard}{i:04}.cls", str(i % 2).encode())):
-                    entry = tarfile.TarInfo(name)
-                    entry.size = len(content)
-                    tar.addfile(entry, BytesIO(content))
 
 
 def budget(line: str) -> list[str]:
@@ -374,30 +316,3 @@ def test_every_setting_the_guides_mention_exists():
         return False
 
     assert [s for s in sorted(settings) if not any(exists(s, base) for base in bases)] == []
-
-
-def mistakes() -> list[tuple[str, str]]:
-    """``(command, message)`` of every row of docs/errors.md that begins with a command."""
-    page = (ROOT / "docs" / "errors.md").read_text()
-    return re.findall(r"^\| `(holdfast [^`]+)` \| (.+?) \| .+ \|$", page, re.M)
-
-
-@pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize(("command", "message"), mistakes())
-def test_a_mistake_says_what_the_page_says(command, message, folder, tmp_path, monkeypatch, capsys):
-    from pipelines.cli import MISUSE, main
-
-    for name in ("data", "images", "shards", "mynets.py", "mynets.pt"):
-        (tmp_path / name).symlink_to(folder / name)
-    before = set(tmp_path.rglob("*"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert main(shlex.split(command)[1:]) == MISUSE
-    pattern = ".*".join(map(re.escape, message.split("…")))
-    said = capsys.readouterr().err
-    assert re.fullmatch(f"holdfast: {pattern}\n", said), said
-    assert set(tmp_path.rglob("*")) == before
-
-
-def test_the_page_of_errors_is_read():
-    assert len(mistakes()) > 40

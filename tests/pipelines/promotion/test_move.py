@@ -23,19 +23,6 @@ WRITES = 8
 the new champion, three aliases, the record's end."""
 
 
-@pytest.fixture
-def name() -> str:
-    return f"model-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture(params=["sqlite", "server", "postgres"])
-def uri(request: pytest.FixtureRequest) -> str:
-    if request.param == "sqlite":
-        return str(request.getfixturevalue("tracking_uri"))
-    fixture = "mlflow_server" if request.param == "server" else "postgres_server"
-    return str(request.getfixturevalue(fixture).uri)
-
-
 def aliases(uri: str, name: str) -> tuple[int | None, int | None, int | None]:
     there = versions.aliases(uri, name)
     return tuple(there.get(alias) for alias in ("champion", "previous", "challenger"))

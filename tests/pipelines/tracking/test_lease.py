@@ -22,19 +22,6 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def name() -> str:
-    return f"model-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture(params=["sqlite", "server", "postgres"])
-def uri(request: pytest.FixtureRequest) -> str:
-    if request.param == "sqlite":
-        return str(request.getfixturevalue("tracking_uri"))
-    fixture = "mlflow_server" if request.param == "server" else "postgres_server"
-    return str(request.getfixturevalue(fixture).uri)
-
-
-@pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every holder as on another machine: whether its process is there cannot be seen."""
     monkeypatch.setattr(holder, "gone", lambda mark: False)
