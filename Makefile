@@ -34,7 +34,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 # Versions only, no index addresses: the lock works with any mirror.
 lock: install
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
-	  --extra dev pyproject.toml -o constraints.txt
+	  --extra train --extra submit --extra dev pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf $(VENV)

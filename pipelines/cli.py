@@ -23,10 +23,19 @@ VERBS = {
     "promote": "let the gate attack the challenger, and make it champion if it passes",
     "rollback": "make the previous champion champion again",
     "models": "what is registered: numbers, aliases, doubts, where it comes from",
+    "submit": "run any of these lines on a cluster, and follow it to its end: holdfast submit -- train recipe=NAME",
+    "status": "how a submitted job is, and why it does not start",
+    "logs": "follow a submitted job",
+    "cancel": "end a submitted job",
+    "list": "the submitted jobs",
+    "render": "the Kubernetes objects that submit or a schedule would create, as YAML",
     "quickstart": "the whole job on the embedded digits: standard against GradNorm, one table, one registered model",
     "recipes": "what there is to choose from, one line each",
     "doctor": "what is installed, reachable and missing",
 }
+
+CLUSTER = ("submit", "status", "logs", "cancel", "list", "render")
+"""Verbs of the other roof, ``k8s``: they need no torch, and know all others as command lines."""
 
 CONFIGURED = ("train", "tune", "evaluate", "promote", "rollback", "models", "retrain", "schedule")
 
@@ -60,6 +69,8 @@ def parser() -> Parser:
     top.add_argument("--json", type=Path, metavar="FILE", help="leave the outcome here for a script")
     top.add_argument("--recipes", type=Path, metavar="DIR", help="a folder of your own recipes (recipe/NAME.yaml)")
     top.add_argument("--force", action="store_true", help="of retrain and schedule: train though nothing has changed")
+    top.add_argument("--no-wait", action="store_true", help="of submit: do not follow the job")
+    top.add_argument("--entrypoint-code", action="store_true", help="of submit, logs, status: exit as the command did")
     top.add_argument("--debug", action="store_true", help="tracebacks and the libraries' own messages")
     top.add_argument("--version", action="version", version=f"holdfast {_version()}")
     return top
@@ -72,20 +83,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:
         parser().print_help()
         return MISUSE
-    args = parser().parse_intermixed_args(arguments)
-    return _guarded(args)
+    own, command = arguments, []
+    if "--" in arguments and arguments[0] in CLUSTER:
+        own, command = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
+    args = parser().parse_intermixed_args(own)
+    return _guarded(args, command)
 
 
-def _guarded(args: argparse.Namespace) -> int:
+def _guarded(args: argparse.Namespace, command: Sequence[str]) -> int:
     """Run the verb; a person's mistake, a failure and a stop each end as one message and their own code."""
+    from k8s.errors import Ended
     from pipelines.errors import Failure, Lost, Misuse, Refused, Stopped
 
     if not args.debug:
         warnings.filterwarnings("ignore")
     signal.signal(signal.SIGTERM, _stop)
     try:
+        if args.verb in CLUSTER:
+            return _cluster(args, command)
         _run(args)
         return OK
+    except Ended as error:
+        return _say(error, error.code, args.debug)
     except Misuse as error:
         return _say(error, MISUSE, args.debug)
     except Failure as error:
@@ -97,9 +116,22 @@ def _guarded(args: argparse.Namespace) -> int:
     except (KeyboardInterrupt, Stopped):
         print("holdfast: stopped; the same command continues where it was", file=sys.stderr)
         return STOPPED
+    except ModuleNotFoundError as error:
+        extra = "submit" if args.verb in CLUSTER else "train"
+        return _say(error, FAILURE, args.debug, f"{args.verb} needs {error.name}: pip install 'holdfast[{extra}]'")
     except Exception as error:
         hint = "" if args.debug else "\n(run again with --debug for the traceback)"
         return _say(error, FAILURE, args.debug, f"{type(error).__name__}: {error}{hint}")
+
+
+def _cluster(args: argparse.Namespace, command: Sequence[str]) -> int:
+    from k8s import verbs
+    from k8s.errors import Misuse, nearest
+
+    runnable = [verb for verb in VERBS if verb not in CLUSTER]
+    if command and command[0] not in runnable:
+        raise Misuse(f"{command[0]}: nothing that can be submitted{nearest(command[0], runnable)}")
+    return verbs.run(args.verb, args.overrides, command, args.json, not args.no_wait, args.entrypoint_code)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -199,6 +231,11 @@ def _registry(args: argparse.Namespace, config: dict[str, Any], console: Any) ->
 
 def _verb_help(verb: str) -> int:
     print(f"holdfast {verb}: {VERBS[verb]}\n")
+    if verb in CLUSTER:
+        from k8s import verbs
+
+        print(verbs.usage(verb))
+        return OK
     choices = {
         "train": "recipe data model objective optimizer threat",
         "evaluate": "suite data attack beyond",

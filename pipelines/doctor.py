@@ -34,7 +34,10 @@ def doctor(overrides: Sequence[str], console: Console) -> None:
 
     Errors: ``Failure`` if something that a local training needs is wrong.
     """
-    places = {"tracking.uri": os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///runs/mlflow.db"), "storage": "runs"}
+    places = {
+        "tracking.uri": os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///runs/mlflow.db"),
+        "storage": os.environ.get("HOLDFAST_STORAGE", "runs"),
+    }
     for override in overrides:
         key, _, value = override.partition("=")
         if key not in places or not value:

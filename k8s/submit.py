@@ -1,0 +1,112 @@
+"""``holdfast submit``, ``status``, ``logs``, ``cancel``, ``list``: the same verbs and exit codes for all back-ends."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+from k8s import job as jobs
+from k8s import state
+from k8s.errors import Lost, Misuse, Unreachable
+from k8s.follow import Backend, Say, follow, patiently
+from k8s.settings import KUBERNETES, RAY, Settings, read
+from k8s.state import State
+
+T = TypeVar("T")
+
+
+def backend(settings: Settings) -> Backend:
+    """Each library is loaded only where it is used."""
+    if settings.backend == KUBERNETES:
+        from k8s.backends.rayjob import RayJobs
+
+        return RayJobs(settings)
+    if settings.backend == RAY:
+        from k8s.backends.ray import RayCluster
+
+        return RayCluster(settings)
+    from k8s.backends.local import Local
+
+    return Local(settings)
+
+
+def submit(words: Sequence[str], command: Sequence[str], say: Say, line: Say, wait: bool, out: Path | None) -> State:
+    """The job's end, or how it is if it is not waited for.
+
+    Submitted again, a job is followed, never begun a second time.  Errors: ``Misuse`` before anything is created;
+    ``Lost`` if the server stays away: the job goes on without us.
+    """
+    settings = read(words)
+    job = jobs.make(settings, command)
+    place = backend(settings)
+    patience = 60 * settings.patience_minutes
+    if out is not None and not out.resolve().parent.is_dir():
+        raise Misuse(f"--json {out}: its folder is not there; make it first")
+    try:
+        created = patiently(lambda: place.start(job), patience, say)
+        say(f"{job.name} {'submitted to' if created else 'is there already, in'} {place.where}")
+        if wait:
+            found = follow(place, job.name, say, line, patience)
+        else:
+            found = patiently(lambda: place.state(job.name), patience, say)
+    except Unreachable as error:
+        raise Lost(
+            f"{error}; the job goes on without us if it was submitted, and the same command finds it again"
+        ) from error
+    except KeyboardInterrupt:
+        say(f"{job.name} goes on: the same command follows it again, `holdfast cancel {job.name}` ends it")
+        raise
+    if found.code is not None and not created and not settings.again:
+        say(f"{job.name} had been run already; again=true runs it anew")
+    leave(found, out)
+    return found
+
+
+def status(name: str, words: Sequence[str], out: Path | None) -> State:
+    found = _asked(words, lambda place: place.state(name))
+    leave(found, out)
+    return found
+
+
+def logs(name: str, words: Sequence[str], say: Say, line: Say) -> State:
+    """Follow it to its end, as `submit` does."""
+    settings = read(words)
+    place = backend(settings)
+    patience = 60 * settings.patience_minutes
+    try:
+        patiently(lambda: place.state(name), patience, say)
+        return follow(place, name, say, line, patience)
+    except Unreachable as error:
+        raise Lost(str(error)) from error
+
+
+def cancel(name: str, words: Sequence[str]) -> None:
+    _asked(words, lambda place: place.cancel(name))
+
+
+def listing(words: Sequence[str]) -> list[State]:
+    return _asked(words, lambda place: place.jobs())
+
+
+def _asked(words: Sequence[str], ask: Callable[[Backend], T]) -> T:
+    settings = read(words)
+    place = backend(settings)
+    try:
+        return patiently(lambda: ask(place), 60 * settings.patience_minutes)
+    except Unreachable as error:
+        raise Lost(str(error)) from error
+
+
+def exit_code(found: State, entrypoint_code: bool = False) -> int:
+    """Ours, or the command's own where it is known and asked for; 0 for a job that has not ended."""
+    if entrypoint_code and found.exit_code is not None:
+        return found.exit_code
+    return state.OK if found.code is None else found.code
+
+
+def leave(found: State, out: Path | None) -> None:
+    if out is not None:
+        part = out.with_name(f"{out.name}.part")
+        part.write_text(json.dumps(asdict(found), indent=2) + "\n")
+        part.replace(out)
