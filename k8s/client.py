@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
-from k8s.errors import Misuse, Unreachable
+from k8s.errors import Misuse, Refusal, Unreachable
 
 Object = dict[str, Any]
 PATHS = {
@@ -23,14 +23,6 @@ PATHS = {
 }
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 _AGAIN = (408, 429, 500, 502, 503, 504)
-
-
-class Refusal(Exception):
-    """The server's no, which asking again will not change.  ``status``: of HTTP."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Api:
@@ -206,8 +198,9 @@ def _load(context: str | None) -> tuple[Any, str]:
         folder = "/var/run/secrets/kubernetes.io/serviceaccount"
         with open(f"{folder}/namespace") as file:
             return client.ApiClient(configuration), file.read().strip()
+    file = os.environ.get("KUBECONFIG") or None  # the library looks once, when it is imported
     try:
-        contexts, active = config.list_kube_config_contexts()
+        contexts, active = config.list_kube_config_contexts(file)
     except (config.ConfigException, OSError) as error:
         raise Misuse(
             f"no kube config ({str(error).splitlines()[0]}): set KUBECONFIG, or run `aws eks update-kubeconfig --name "
@@ -218,7 +211,7 @@ def _load(context: str | None) -> tuple[Any, str]:
         raise Misuse(f"context={context} is not in the kube config; there are {', '.join(sorted(known))}")
     chosen = known[context] if context else active
     try:
-        found = config.new_client_from_config(context=context)
+        found = config.new_client_from_config(file, context)
     except (config.ConfigException, OSError) as error:
         raise Misuse(f"context={chosen['name']} of the kube config cannot be used ({error})") from error
     return found, chosen["context"].get("namespace") or "default"

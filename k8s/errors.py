@@ -30,6 +30,14 @@ class Unreachable(Exception):
         self.status = status
 
 
+class Refusal(Exception):
+    """A server's no, which asking again will not change.  ``status``: of HTTP."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """``; nearest: …``, or all there are if they are few, or nothing."""
     known = sorted(names)

@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from k8s import state
-from k8s.client import Refusal
-from k8s.errors import Misuse, Unreachable
+from k8s.errors import Misuse, Refusal, Unreachable
 from k8s.job import Job
 from k8s.state import State
 

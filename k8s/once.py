@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from k8s import record
-from k8s.client import Api, Object, Refusal
-from k8s.errors import Unreachable
+from k8s.client import Api, Object
+from k8s.errors import Refusal, Unreachable
 
 FINAL = (0, 2, 3)
 """Done, misuse, refused by a gate: running the same command again would end the same."""
@@ -148,7 +148,8 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m k8s.once JOB -- COMMAND", file=sys.stderr)
         return 2
     holder = f"{os.environ.get('HOSTNAME', 'unknown')}-{os.getpid()}"
-    code = once(Api(namespace=os.environ.get("HOLDFAST_NAMESPACE")), name, command, holder)
+    api = Api(namespace=os.environ.get("HOLDFAST_NAMESPACE"))
+    code = once(api, name, command, holder, record.SECONDS)
     if code in FINAL and code:
         _stop_job()
     return code

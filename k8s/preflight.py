@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from k8s.client import Api, Refusal
-from k8s.errors import Misuse
+from k8s.client import Api
+from k8s.errors import Misuse, Refusal
 from k8s.settings import Settings
 
 KUBERAY = "1.7.0"

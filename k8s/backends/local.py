@@ -23,6 +23,7 @@ from k8s.job import Job
 from k8s.settings import Settings
 from k8s.state import State
 
+HOLDFAST = (sys.executable, "-m", "pipelines.cli")
 START_SECONDS = 10.0
 
 
@@ -51,7 +52,13 @@ class Local:
         self._alone(job)
         for name in ("exit", "log"):
             (folder / name).unlink(missing_ok=True)
-        made = {"line": job.line, "command": job.command, "inputs": job.inputs, "digest": job.digest, "started": _now()}
+        made = {
+            "line": job.line,
+            "argv": [*HOLDFAST, *job.command],
+            "inputs": job.inputs,
+            "digest": job.digest,
+            "started": _now(),
+        }
         (folder / "job.json").write_text(json.dumps(made))
         return self._spawn(folder)
 
@@ -160,7 +167,7 @@ def run(folder: Path) -> int:
             return 1
         (folder / "pid").write_text(str(os.getpid()))
         signal.signal(signal.SIGTERM, lambda *_: None)  # the command has it too: it is of the same group
-        command = [sys.executable, "-m", "pipelines.cli", *json.loads((folder / "job.json").read_text())["command"]]
+        command = json.loads((folder / "job.json").read_text())["argv"]
         with (folder / "log").open("ab") as log:
             code = subprocess.call(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         (folder / "exit.part").write_text(str(code if code >= 0 else 128 - code))

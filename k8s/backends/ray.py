@@ -8,7 +8,7 @@ from typing import Any
 import requests
 
 from k8s import state
-from k8s.errors import Misuse, Unreachable
+from k8s.errors import Misuse, Refusal, Unreachable
 from k8s.job import Job
 from k8s.settings import Settings, ray_address
 from k8s.state import State
@@ -16,7 +16,8 @@ from k8s.state import State
 PHASES = {"PENDING": state.STARTING, "RUNNING": state.RUNNING}
 SECONDS = (10.0, 30.0)
 """To connect, and to answer."""
-_LOST = "no such job"
+FORGET_SECONDS = 5.0
+"""Ray's monitor of an ended job looks at it once a second; one of its name, seen by it, would be called dead."""
 
 
 class RayCluster:
@@ -40,6 +41,7 @@ class RayCluster:
             if not (self.settings.again and self._read(there).code is not None):
                 return False
             self._ask("DELETE", f"/api/jobs/{job.name}")
+            time.sleep(FORGET_SECONDS)
         self._alone(job)
         return self._submit(job)
 
@@ -92,7 +94,7 @@ class RayCluster:
         try:
             self._ask("POST", "/api/jobs/", body)
             return True
-        except Refused as error:
+        except Refusal as error:
             there = self._find(job.name)
             if there is None:
                 raise Misuse(f"{self.where} refuses the job ({error})") from error
@@ -136,7 +138,7 @@ class RayCluster:
     def _find(self, name: str) -> dict[str, Any] | None:
         try:
             return dict(self._ask("GET", f"/api/jobs/{name}"))
-        except Refused as error:
+        except Refusal as error:
             if error.status == 404:
                 return None
             raise Misuse(f"{self.where} refuses ({error})") from error
@@ -154,16 +156,8 @@ class RayCluster:
         if answer.status_code in (408, 429, 502, 503, 504) or (answer.status_code == 500 and method == "GET"):
             raise Unreachable(f"{self.where} answers {answer.status_code}", answer.status_code)
         if answer.status_code >= 400:
-            raise Refused(answer.status_code, answer.text.strip().splitlines()[-1][:300] if answer.text else "")
+            raise Refusal(answer.status_code, answer.text.strip().splitlines()[-1][:300] if answer.text else "")
         return answer.json() if answer.content else {}
-
-
-class Refused(Exception):
-    """The server's no.  ``status``: of HTTP."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def _first(there: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from k8s import preflight, rayjob, record, state
-from k8s.client import Api, Object, Refusal
-from k8s.errors import Misuse
+from k8s.client import Api, Object
+from k8s.errors import Misuse, Refusal, Unreachable
 from k8s.job import Job
 from k8s.settings import Settings
 from k8s.state import State
@@ -85,6 +85,8 @@ class RayJobs:
         try:
             return self.api.get("RayJob", name)
         except Refusal as error:
+            if name in self.seen:  # a server that has just come back knows no rights yet
+                raise Unreachable(f"{self.api.host} answers {error.status} ({error})", error.status) from error
             raise Misuse(f"namespace={self.api.namespace}: you may not look at jobs there ({error})") from error
 
     def _read(self, there: Object) -> State:
