@@ -3,13 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint types contracts lock install clean
+.PHONY: quickstart test test-cluster image lint types contracts lock install clean
 
 quickstart: install
 	$(BIN)/holdfast quickstart
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+# The tests of k8s/ on a Kubernetes control plane of their own, built once by Go (five minutes).
+test-cluster: install
+	tests/k8s/controlplane/build
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/k8s
+
+image:
+	infra/images/build
 
 lint: install
 	$(BIN)/ruff check .
@@ -34,7 +42,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 # Versions only, no index addresses: the lock works with any mirror.
 lock: install
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
-	  --extra train --extra submit --extra dev pyproject.toml -o constraints.txt
+	  --extra train --extra submit --extra server --extra dev pyproject.toml -o constraints.txt
 
 clean:
 	rm -rf $(VENV)

@@ -15,6 +15,9 @@ RAY = "2.60.0"
 MANAGED = {"app.kubernetes.io/name": "holdfast", "app.kubernetes.io/managed-by": "holdfast"}
 COMMAND, INPUTS, LINE, NAME = "holdfast/command", "holdfast/inputs", "holdfast/line", "holdfast/job"
 QUEUE, PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
+METRICS = {"metrics": 8080, "as-metrics": 44217, "dash-metrics": 44227}
+PORTS = {"gcs-server": 6379, "client": 10001, "dashboard": 8265, **METRICS}
+"""Of the head, all of them: KubeRay makes a service of those declared, and adds others only where there are none."""
 SHM_SHARE = 0.3
 """Of a pod's memory: Ray's object store takes as much, and NCCL and data loaders share it."""
 DRAIN_MARGIN = 20
@@ -152,7 +155,7 @@ def _template(settings: Settings, pool: Pool, gpus: int, name: str, head: bool) 
     if gpus:
         amount[GPU] = str(gpus)
     if pool.efa and gpus == pool.gpus:
-        amount |= {EFA: str(pool.efa), "hugepages-2Mi": "5120Mi"}
+        amount[EFA] = str(pool.efa)
     container = {
         "name": "ray-head" if head else "ray-worker",
         "image": image(settings),
@@ -174,6 +177,7 @@ def _template(settings: Settings, pool: Pool, gpus: int, name: str, head: bool) 
         ],
     }
     if head:
+        container["ports"] = [{"name": name, "containerPort": port} for name, port in PORTS.items()]
         spec["serviceAccountName"] = settings.service_account
     if spot:
         spec["terminationGracePeriodSeconds"] = pool.grace_seconds
@@ -195,7 +199,9 @@ def _environment(settings: Settings, pool: Pool, name: str, spot: bool) -> list[
     if spot:  # Ray's own default is 30 s, which is also Kubernetes': no time is left to save
         found["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = str(max(1, pool.grace_seconds - DRAIN_MARGIN))
     if pool.efa:
-        found |= {"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "NCCL_DEBUG": "WARN"}
+        # Huge pages would have to be asked for, which Karpenter knows no node for.
+        efa = {"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "FI_EFA_USE_HUGE_PAGE": "0"}
+        found |= {**efa, "NCCL_DEBUG": "WARN"}
     return [{"name": key, "value": value} for key, value in {**found, **settings.env}.items()]
 
 

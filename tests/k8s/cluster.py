@@ -43,7 +43,7 @@ def nodes(plane: Plane, name: str, count: int = 1) -> list[str]:
     if pool.gpus:
         room[pools.GPU] = str(pool.gpus)
     if pool.efa:
-        room |= {pools.EFA: str(pool.efa), "hugepages-2Mi": "5120Mi"}
+        room[pools.EFA] = str(pool.efa)
     labels = {**pool.selector, "topology.kubernetes.io/zone": "zone-a"}
     made = [f"{name}-{i}" for i in range(count)]
     for each in made:

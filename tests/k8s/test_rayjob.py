@@ -72,7 +72,6 @@ def test_a_whole_node_with_efa_gets_it_and_stays_with_its_like() -> None:
     _, worker, _ = pods(render((*TRAIN, "workers=16"), pool="a100-8"))
     limits = worker["spec"]["containers"][0]["resources"]["limits"]
     assert limits[pools.EFA] == "4"
-    assert limits["hugepages-2Mi"]
     term = worker["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
     assert term["topologyKey"] == "topology.kubernetes.io/zone"
     assert term["labelSelector"]["matchLabels"].items() <= worker["metadata"]["labels"].items()

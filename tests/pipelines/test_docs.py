@@ -37,9 +37,13 @@ STREAMED = ("data.input_size=[3,16,16]", "data.loaders=0")
 
 
 COMMANDS = [
-    (page, line) for page, text in blocks("sh") if page != "circle.md" for line in text.splitlines() if line.strip()
+    (page, line)
+    for page, text in blocks("sh")
+    if page not in ("circle.md", "cluster.md")
+    for line in text.splitlines()
+    if line.strip()
 ]
-"""Those of circle.md are run by test_circle.py."""
+"""Those of circle.md are run by test_circle.py, those of cluster.md by tests/k8s/test_guide.py."""
 ELSEWHERE = ("RAY_ADDRESS=auto holdfast train ", "ray job submit ")
 """Run by test_clusters.py, on a cluster of their own."""
 VERBS = sorted({line for _, line in COMMANDS if line.startswith("holdfast ")})
@@ -283,8 +287,8 @@ def mentioned() -> set[str]:
     known = {field.name for verb in verbs for field in fields(verb)}
     found = set()
     for page in PAGES:
-        if page.name == "errors.md":
-            continue
+        if page.name in ("errors.md", "cluster.md"):
+            continue  # each checked by tests of its own
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
         for word in " ".join(re.findall(r"`([^`\n]+)`", prose)).split():
             key, equals, value = word.partition("=")
