@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -196,8 +197,7 @@ def _load(context: str | None) -> tuple[Any, str]:
         configuration = client.Configuration()
         config.load_incluster_config(client_configuration=configuration)
         folder = "/var/run/secrets/kubernetes.io/serviceaccount"
-        with open(f"{folder}/namespace") as file:
-            return client.ApiClient(configuration), file.read().strip()
+        return client.ApiClient(configuration), Path(folder, "namespace").read_text().strip()
     file = os.environ.get("KUBECONFIG") or None  # the library looks once, when it is imported
     try:
         contexts, active = config.list_kube_config_contexts(file)

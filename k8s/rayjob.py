@@ -156,7 +156,7 @@ def _template(settings: Settings, pool: Pool, gpus: int, name: str, head: bool) 
         amount[GPU] = str(gpus)
     if pool.efa and gpus == pool.gpus:
         amount[EFA] = str(pool.efa)
-    container = {
+    container: dict[str, Any] = {
         "name": "ray-head" if head else "ray-worker",
         "image": image(settings),
         "env": _environment(settings, pool, name, spot),
@@ -224,7 +224,7 @@ def _submitter(settings: Settings) -> dict[str, Any]:
     """The pod that hands the command to the head and shows its log."""
     head = pools.load(settings.head_pool, settings.pools)
     amount = {"cpu": "250m", "memory": "512Mi"}
-    container = {
+    container: dict[str, Any] = {
         "name": "ray-job-submitter",
         "image": image(settings),
         "env": [{"name": "HOME", "value": "/tmp"}],
