@@ -1,14 +1,64 @@
-"""What a cluster has before the first job: the accounts of the chart, and nodes of the pools."""
+"""A cluster as it is before the first job: control plane, custom resources, accounts of the chart, nodes of pools."""
 
 import json
+import os
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+from kubernetes.client import ApiException
+
 from k8s import pools, schedule
 from k8s.settings import Settings
-from tests.k8s.plane import Plane
+from tests.k8s.controlplane.control_plane import ControlPlane
+from tests.k8s.plane import Object, Plane, until
 
+HERE = Path(__file__).parent
+SCHEMAS = HERE.parents[1].parent / "shared" / "schemas"
 LEASES = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}]
+
+
+def start(folder: Path) -> ControlPlane:
+    """One of our own.  Errors: ``FileNotFoundError`` for what this machine lacks, and how it is had."""
+    version = re.search(r"k8s\.io/kubernetes (v\S+)", (HERE / "controlplane" / "go.mod").read_text())
+    assert version
+    cache = Path(os.environ.get("HOLDFAST_TOOLS", Path.home() / ".cache" / "holdfast"))
+    binaries = cache / "kubernetes" / version[1]
+    if not binaries.is_dir():
+        raise FileNotFoundError(
+            f"no control plane in {binaries}: tests/k8s/controlplane/build makes it, in some minutes, once"
+        )
+    if not (etcd := shutil.which("etcd")):
+        raise FileNotFoundError("no etcd on PATH: apt install etcd-server")
+    return ControlPlane(folder, binaries, etcd)
+
+
+def definitions() -> list[Object]:
+    """The CustomResourceDefinitions of KubeRay, Kueue and Karpenter, as their projects publish them."""
+    return [yaml.load(path.read_text(), yaml.CSafeLoader) for path in sorted(SCHEMAS.glob("*/*.yaml"))]
+
+
+def install(plane: Plane, objects: Sequence[Object]) -> None:
+    for each in objects:  # not applied: that took twice the time
+        plane.call("POST", plane.path("apiextensions.k8s.io/v1", "CustomResourceDefinition"), each)
+    until(lambda: len(served(plane, objects)) == len(objects), 180)
+
+
+def served(plane: Plane, definitions: Sequence[Object]) -> list[str]:
+    """The names of those that the cluster knows."""
+    return [each["metadata"]["name"] for each in definitions if _serves(plane, each["spec"])]
+
+
+def _serves(plane: Plane, spec: Object) -> bool:
+    try:
+        for version in spec["versions"]:
+            if version["served"]:
+                plane.path(f"{spec['group']}/{version['name']}", spec["names"]["kind"])
+    except (ApiException, KeyError):
+        return False
+    return True
 
 
 def accounts(plane: Plane, namespace: str, secrets: Sequence[str] = ()) -> Path:

@@ -1,23 +1,17 @@
 """A cluster for the tests: a control plane of our own, or with ``--kube-context`` any other."""
 
 import os
-import re
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-import yaml
-from kubernetes.client import ApiException
 
+from tests.k8s import cluster
 from tests.k8s.controlplane.control_plane import ControlPlane
 from tests.k8s.kubelet import Kubelet
-from tests.k8s.plane import Object, Plane, until
-
-HERE = Path(__file__).parent
-SCHEMAS = HERE.parents[1].parent / "shared" / "schemas"
+from tests.k8s.plane import Plane, until
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,15 +31,10 @@ def plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if context := request.config.getoption("--kube-context", None):
         yield Plane.of_context(context, folder)
         return
-    version = re.search(r"k8s\.io/kubernetes (v\S+)", (HERE / "controlplane" / "go.mod").read_text())
-    assert version
-    cache = Path(os.environ.get("HOLDFAST_TOOLS", Path.home() / ".cache" / "holdfast"))
-    binaries = cache / "kubernetes" / version[1]
-    if not binaries.is_dir():
-        lacks(f"no control plane in {binaries}: tests/k8s/controlplane/build makes it, in some minutes, once")
-    if not (etcd := shutil.which("etcd")):
-        lacks("no etcd on PATH: apt install etcd-server")
-    started = ControlPlane(folder, binaries, etcd)
+    try:
+        started = cluster.start(folder)
+    except FileNotFoundError as missing:
+        lacks(str(missing))
     yield started
     started.stop()
 
@@ -101,24 +90,12 @@ def kubelet(start_kubelet: Callable[..., Kubelet]) -> Kubelet:
 @pytest.fixture(scope="session")
 def crds(plane: Plane) -> list[str]:
     """The names of the CRDs of KubeRay, Kueue and Karpenter; of a cluster that is not ours, of those that it has."""
-    if not SCHEMAS.is_dir():
-        pytest.skip(f"no {SCHEMAS}: the CRDs of KubeRay, Kueue and Karpenter are not part of this repository")
-    objects: list[Object] = [yaml.load(path.read_text(), yaml.CSafeLoader) for path in sorted(SCHEMAS.glob("*/*.yaml"))]
+    if not cluster.SCHEMAS.is_dir():
+        pytest.skip(f"no {cluster.SCHEMAS}: the CRDs of KubeRay, Kueue and Karpenter are not part of this repository")
+    objects = cluster.definitions()
     if isinstance(plane, ControlPlane):
-        for each in objects:  # not applied: that took twice the time
-            plane.call("POST", plane.path("apiextensions.k8s.io/v1", "CustomResourceDefinition"), each)
-        until(lambda: all(_serves(plane, each["spec"]) for each in objects), 180)
-    served = [each["metadata"]["name"] for each in objects if _serves(plane, each["spec"])]
+        cluster.install(plane, objects)
+    served = cluster.served(plane, objects)
     if "rayjobs.ray.io" not in served:
         pytest.skip("--kube-context: the cluster has no KubeRay, and the tests install nothing on it")
     return served
-
-
-def _serves(plane: Plane, spec: Object) -> bool:
-    try:
-        for version in spec["versions"]:
-            if version["served"]:
-                plane.path(f"{spec['group']}/{version['name']}", spec["names"]["kind"])
-    except (ApiException, KeyError):
-        return False
-    return True
