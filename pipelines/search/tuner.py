@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import cluster, storage
+from pipelines import cluster, gauges, storage
 from pipelines.errors import Failure, Misuse, first_line
 from pipelines.redact import redact_text
 from pipelines.search.space import Axis, overrides, rounded, size
@@ -79,7 +79,7 @@ def fit(
                     storage_filesystem=filesystem,
                     failure_config=tune.FailureConfig(max_failures=failures),
                     verbose=0,
-                    callbacks=[progress(axes)],
+                    callbacks=[progress(axes, setting.search)],
                 ),
             )
         return tuner.fit()
@@ -120,11 +120,19 @@ def left(place: str) -> bool:
     return bool(found)
 
 
-def progress(axes: Sequence[Axis]) -> Any:
-    """A line as each trial ends."""
+def progress(axes: Sequence[Axis], name: str) -> Any:
+    """A line as each trial ends, and gauges of how many are in which state."""
     from ray import tune
+    from ray.tune.experiment import Trial
+
+    states = (Trial.PENDING, Trial.RUNNING, Trial.PAUSED, Trial.TERMINATED, Trial.ERROR)
 
     class Lines(tune.Callback):
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+            for state in states:
+                count = sum(trial.status == state for trial in trials)
+                gauges.show(gauges.TRIALS, count, search=name, state=state.lower())
+
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             found = trial.last_result or {}
             if SCORE in found:

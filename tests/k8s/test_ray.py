@@ -14,7 +14,7 @@ from k8s.follow import follow
 from k8s.job import Job
 from k8s.settings import Settings
 from k8s.state import FAILURE, LOST, OK, REFUSED, RUNNING, STOPPED, State
-from tests.k8s.operator import Head
+from tests.k8s.head import Head
 from tests.k8s.plane import until
 
 

@@ -18,8 +18,9 @@ from k8s.settings import Settings
 from k8s.state import FAILURE, LOST, OK, STOPPED, State
 from tests.k8s.cluster import accounts
 from tests.k8s.plane import Plane, until
+from tests.k8s.replay import Replay
 from tests.k8s.test_state import ENDS
-from tests.k8s.traces import RECORDINGS, Replay, Trace
+from tests.k8s.traces import RECORDINGS, Trace
 
 IMAGE = "registry.example/holdfast:1.2.3"
 TRAIN = ("train", "recipe=digits_standard")
