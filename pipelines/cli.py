@@ -22,6 +22,7 @@ VERBS = {
     "schedule": "retrain again and again on this machine, or print the line for crontab",
     "promote": "let the gate attack the challenger, and make it champion if it passes",
     "rollback": "make the previous champion champion again",
+    "cost": "GPU hours and money of runs, a search or a registered model, and what pre-emption wasted",
     "models": "what is registered: numbers, aliases, doubts, where it comes from",
     "submit": "run any of these lines on a cluster, and follow it to its end: holdfast submit -- train recipe=NAME",
     "status": "how a submitted job is, and why it does not start",
@@ -37,7 +38,7 @@ VERBS = {
 CLUSTER = ("submit", "status", "logs", "cancel", "list", "render")
 """Verbs of the other roof, ``k8s``: they need no torch, and know all others as command lines."""
 
-CONFIGURED = ("train", "tune", "evaluate", "promote", "rollback", "models", "retrain", "schedule")
+CONFIGURED = ("train", "tune", "evaluate", "promote", "rollback", "models", "cost", "retrain", "schedule")
 
 EPILOG = """examples:
   holdfast recipes
@@ -189,6 +190,10 @@ def _run(args: argparse.Namespace) -> None:
         from pipelines.schedule import schedule
 
         schedule(args.overrides, _options(args), console, args.recipes)
+    elif args.verb == "cost":
+        from pipelines.cost import cost
+
+        cost(args.overrides, console, args.recipes, str(args.json) if args.json else None)
     elif args.verb in ("promote", "rollback", "models"):
         from pipelines.compose import compose
 
@@ -242,6 +247,7 @@ def _verb_help(verb: str) -> int:
         "promote": "policy",
         "retrain": "policy recipe",
         "tune": "search",
+        "cost": "prices",
     }
     if verb in CONFIGURED:
         from pipelines.compose import CONFIGS

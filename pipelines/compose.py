@@ -26,6 +26,7 @@ for _verb in (
     settings.Promote,
     settings.Rollback,
     settings.Models,
+    settings.Cost,
     settings.Tune,
     settings.Retrain,
     settings.Timetable,

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from pipelines.evaluation.prepare import Evaluation, located, prepare
 from pipelines.evaluation.threats import title
 from pipelines.progress import EVERY_SECONDS
 from pipelines.redact import redact_text
-from pipelines.tracking import runs
+from pipelines.tracking import holding, runs
 from trainers.evaluation.attack_run import Effort
 from trainers.evaluation.ledger import Item, Ledger
 from trainers.evaluation.piece import CLEAN
@@ -61,7 +61,7 @@ def evaluate(config: dict[str, Any], console: Console, command: str = "", debug:
     console.print(_opening(evaluation), soft_wrap=True)
     if pieces or middles:
         console.print(f"note: continuing from {pieces} finished items and {len(middles)} begun ones", soft_wrap=True)
-    with conclude.run(evaluation) as run_id:
+    with conclude.run(evaluation) as run_id, _held(evaluation, seat, run_id, command):
         with _crew(evaluation, seat, journal) as crew:
             _work(evaluation, ledger, journal, middles, crew, console)
             extra = appendix(evaluation, ledger, journal, crew)
@@ -85,6 +85,14 @@ def _seat(config: Mapping[str, Any], debug: bool) -> Seat:
     if config["device"] == "cuda" and not torch.cuda.is_available():
         raise Misuse("device=cuda: this machine has no GPU; use device=cpu, or point RAY_ADDRESS at a cluster with one")
     return Seat(config["device"] != "cpu" and torch.cuda.is_available(), None, ())
+
+
+def _held(evaluation: Evaluation, seat: Seat, run_id: str, command: str) -> AbstractContextManager[None]:
+    """For what it costs.  A version that no command line named is judged by the gate."""
+    gate = evaluation.candidate.version is not None and not command
+    resources = seat.resources or {"CPU": torch.get_num_threads(), "GPU": float(seat.use_gpu)}
+    what, config = holding.PROMOTE if gate else holding.EVALUATE, evaluation.config
+    return holding.held(config["tracking"]["uri"], run_id, what, config["workers"], resources)
 
 
 @contextmanager

@@ -277,3 +277,14 @@ class Train:
     storage: str = MISSING
     json: str | None = None
     trust: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Cost:
+    run: str | None = None
+    search: str | None = None
+    name: str | None = None
+    since: str | None = None
+    last: int = 20
+    prices: Any = None
+    tracking: Tracking = field(default_factory=Tracking)

@@ -21,7 +21,7 @@ from pipelines.outcome import Outcome
 from pipelines.prepare import prepare
 from pipelines.redact import redact, redact_text
 from pipelines.storage import ray_filesystem
-from pipelines.tracking import git, registry, runs
+from pipelines.tracking import git, holding, registry, runs
 from pipelines.tracking.journal import Journal
 
 
@@ -75,8 +75,9 @@ def train(config: dict[str, Any], console: Console, debug: bool = False, within:
     uri = config["tracking"]["uri"]
     try:
         callbacks = within.callbacks(run_id) if within else []
-        result = _fit(config, name, run_id, digest, use_gpu, resources, console, callbacks)
-        done = _conclude(config, name, run_id, result, data, doubts, within is None or within.model)
+        with holding.held(uri, run_id, holding.TRAIN, config["workers"], resources):
+            result = _fit(config, name, run_id, digest, use_gpu, resources, console, callbacks)
+            done = _conclude(config, name, run_id, result, data, doubts, within is None or within.model)
     except BaseException as error:
         with suppress(Failure):  # the error that ended the run is the one to tell
             runs.close_run(uri, run_id, "KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED", 5.0)

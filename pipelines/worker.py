@@ -13,8 +13,9 @@ import ray.train
 import torch
 from ray.train.torch import get_device
 
-from pipelines import parts
+from pipelines import gauges, parts
 from pipelines.errors import Failure, Misuse
+from pipelines.tracking import holding
 from pipelines.tracking.journal import Journal
 from trainers import losses, models, optimizers, state
 from trainers.distributed import agree, is_main, merge, rank, total, world
@@ -58,10 +59,18 @@ class Run:
         self.board = config["board"]
         pending = self._restore()
         self.journal = self._journal(pending) if is_main() else None
+        self._mark(holding.FROM, self.state.step)
+        if self.journal is not None:
+            self.journal.hurry()  # an attempt that dies soon is one that was paid for
 
     def _journal(self, pending: list[Any]) -> Journal:
         run_id, spool = self.config["run_id"], self.config["spool"]
         return Journal(self.tracking_uri, run_id, spool, pending, notify=self.board.notice.remote)
+
+    def _mark(self, name: str, step: int) -> None:
+        """For what the training cost: how far this attempt came, and when."""
+        if self.journal is not None:
+            self.journal.log(holding.now(), {name: step})
 
     def train(self) -> dict[str, Any]:
         """Five hops from the command: this loop, ``fit``, the step, the objective, its loss."""
@@ -80,7 +89,7 @@ class Run:
         try:
             for report in fit(self.state, self.objective, self.data, settings, probe):
                 self._log(report)
-                if report.good and (report.kind == "epoch" or self._save_now()):
+                if report.good and (self._save_now() or report.kind == "epoch"):
                     self._save(report)
             return self._finish(report)
         finally:
@@ -96,15 +105,25 @@ class Run:
                 self.journal.log(step, {name: values[i] for name, values in report.each_step.items()})
         extra = {name: value for name, value in report.metrics.items() if name not in report.each_step}
         extra |= self.probed if report.kind == "epoch" else {}
+        self._show()
         rate = (report.images - self.images) / report.seconds if report.seconds else 0.0
         self.images = report.images
         self.journal.log(report.step, {**extra, "epoch": report.epoch, "images_per_second": rate})
+        self._mark(holding.REACHED, report.step)
         self.board.post.remote({"epoch": report.epoch, "epochs": self.config["epochs"], "metrics": report.metrics})
         if report.metrics.get("catastrophic_overfitting"):
             self.board.notice.remote(
                 f"catastrophic overfitting: PGD accuracy on held-out images is "
                 f"{report.metrics['probe_robust_accuracy']:.3f} after epoch {report.epoch:.0f}"
             )
+
+    def _show(self) -> None:
+        """For who watches the cluster."""
+        assert self.journal is not None
+        run = self.config["name"] or self.config["recipe"]
+        gauges.show(gauges.TRACKING_BACKLOG, len(self.journal.pending()), run=run)
+        if "probe_robust_accuracy" in self.probed:
+            gauges.show(gauges.ROBUST_ACCURACY, self.probed["probe_robust_accuracy"], run=run)
 
     def _save_now(self) -> bool:
         """Whether a checkpoint is due inside an epoch; every rank comes to the same answer."""
@@ -116,6 +135,8 @@ class Run:
     def _save(self, report: Report, model: bool = False, outcome: dict[str, Any] | None = None) -> None:
         """Give Ray a checkpoint: the state, the metrics not confirmed by the tracking server, the model at the end."""
         self.saved_at = time.monotonic()
+        if self.warned:
+            self._mark(holding.NOTICE, report.step)
         metrics = {**report.metrics, **self.probed, "epoch": report.epoch, "step": report.step}
         if self.journal is None:
             ray.train.report(metrics)
@@ -190,6 +211,7 @@ class Run:
         }
         if self.journal is not None:
             self.journal.log(report.step, metrics)
+            self._mark(holding.REACHED, report.step)
             self.journal.flush(5.0)
         self._save(report, model=True, outcome=outcome)
         return outcome

@@ -94,6 +94,10 @@ class Journal:
         with self._lock:
             return list(self._points)
 
+    def hurry(self) -> None:
+        """Spool and deliver what is queued now, and not at the next poll; returns at once."""
+        self._wake.set()
+
     def flush(self, timeout: float) -> int:
         """Deliver everything now, for at most ``timeout`` seconds; how many points are left."""
         deadline, wake_at = time.monotonic() + timeout, 0.0
@@ -124,8 +128,8 @@ class Journal:
             self._wake.wait(pause)
             self._wake.clear()
             try:
-                self._sample()
                 self._save()
+                self._sample()
                 self._send()
                 pause = self._poll
             except Exception as error:

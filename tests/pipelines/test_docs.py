@@ -1,6 +1,7 @@
 """Every command and every program in the README and the guides, run as written but for the budget, and every setting
 they mention."""
 
+import json
 import os
 import re
 import shlex
@@ -60,7 +61,9 @@ RETRAINING = [line for _, line in COMMANDS if line.startswith("holdfast retrain 
 """Run in order, after the promotions."""
 SEARCHING = [line for _, line in COMMANDS if line.startswith("holdfast tune ")]
 SCHEDULING = [line for _, line in COMMANDS if line.startswith("holdfast schedule ")]
-APART = (*TRUSTED, *REGISTERING, *JUDGING, *PROMOTING, *RETRAINING, *SEARCHING, *SCHEDULING)
+COSTING = [line for _, line in COMMANDS if line.startswith("holdfast cost")]
+"""Run last: they count what the others did."""
+APART = (*TRUSTED, *REGISTERING, *JUDGING, *PROMOTING, *RETRAINING, *SEARCHING, *SCHEDULING, *COSTING)
 JUDGED = ("attack=pgd", "attack.steps=2", "beyond=none", "report.pictures=1", "doubts=false")
 
 
@@ -165,6 +168,7 @@ def test_the_programs_of_the_readme_run_on_what_its_command_registers(folder, mo
     assert main([*shlex.split(command)[1:], *budget(command), "seed=1"]) == OK
     _promote()
     _retrain(budget(command))
+    _cost()
 
 
 LENIENT = """
@@ -204,6 +208,20 @@ def _retrain(small: list[str]) -> None:
     assert "--force" in RETRAINING[-1]
 
 
+def _cost() -> None:
+    """Each version was trained and judged by the gate, which took some time."""
+    from pipelines.cli import OK, main
+    from pipelines.tracking import versions
+
+    run_id = versions.find("sqlite:///runs/mlflow.db", "digits", 1).run_id or ""
+    for line in COSTING:
+        if "search=" not in line:
+            assert main(shlex.split(line.replace("RUN_ID", run_id))[1:]) == OK, line
+    told = json.loads(Path("cost.json").read_text())["versions"]
+    assert len(told) > 1
+    assert all(version[part]["cpu_hours"] > 0 for version in told for part in ("training", "promotion"))
+
+
 ONE = ("search.trials=1", "finalists=1", "seeds=1", "examples=3")
 """Of a search: one trial of two epochs, proven by one seed."""
 AXES = ("search.space.objective.threat.eps.grid=[0.1]", "search.space.model.activation.grid=[silu]")
@@ -225,6 +243,9 @@ def test_the_searches_of_the_guide_run(tmp_path, monkeypatch, capsys):
     (only,) = versions.listed("sqlite:///runs/mlflow.db", "digits")
     assert only.aliases == ("challenger",)
     assert only.tags["search"]
+    (costing,) = [line for line in COSTING if "search=" in line]
+    assert main(shlex.split(costing)[1:]) == OK
+    assert "not counted" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("line", SCHEDULING)

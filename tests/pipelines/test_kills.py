@@ -13,6 +13,11 @@ import pytest
 import torch
 
 from pipelines.cli import STOPPED
+from pipelines.costs import bill
+from pipelines.costs.account import FAILED, STOP, Held
+from pipelines.tracking import spent
+from pipelines.tracking.holding import FINISHED
+from pipelines.tracking.holding import STOPPED as STOPPED_BY_HAND
 from tests.pipelines.runs import SHORT, metric_steps, train, weights
 
 FEW = ("evaluation.examples=64", "alarm.examples=64")
@@ -43,6 +48,18 @@ def test_a_worker_killed_in_mid_epoch_leaves_the_same_weights_in_the_same_run(tm
     expected, found = weights(tmp_path / "whole", whole), weights(tmp_path / "cut", cut)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert metric_steps(tracking_uri, cut["run_id"], "loss") == metric_steps(tracking_uri, whole["run_id"], "loss")
+    (held,), (undisturbed,) = (_held(tracking_uri, run["run_id"]) for run in (cut, whole))
+    assert undisturbed.wasted == {}
+    assert list(held.wasted) == [FAILED]
+    assert 0 < held.wasted[FAILED] < held.seconds
+    assert (held.start.workers, held.start.how) == (2, FINISHED)
+
+
+def _held(uri: str, run_id: str) -> list[Held]:
+    """What its starts held, from the tags and metrics that they left themselves."""
+    run = spent.by_id(uri, run_id)
+    assert run is not None
+    return [item.held for item in bill.items(uri, run, None)]
 
 
 def _kill_a_worker(storage: Path, killed: list[int]) -> None:
@@ -107,3 +124,7 @@ def test_on_a_running_cluster_a_stopped_run_ends_with_5_and_continues_where_it_w
     assert "continuing from step" in rest
     assert "finished 16 epochs" in rest
     assert client.get_run(run.info.run_id).info.status == "FINISHED"
+    first, second = _held(tracking_uri, run.info.run_id)
+    assert (first.start.how, second.start.how) == (STOPPED_BY_HAND, FINISHED)
+    assert (first.wasted, list(second.wasted)) == ({}, [STOP])
+    assert 0 < second.wasted[STOP] < second.seconds

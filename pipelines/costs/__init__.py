@@ -1,0 +1,1 @@
+"""What runs cost: prices, what each start held and wasted, sums of it."""
