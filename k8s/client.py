@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import urllib3
+from urllib3.exceptions import NameResolutionError, SSLError
+from yaml import YAMLError
+
 from k8s.errors import Misuse, Refusal, Unreachable
 
 Object = dict[str, Any]
 PATHS = {
     "RayJob": "apis/ray.io/v1/namespaces/{namespace}/rayjobs",
-    "RayCluster": "apis/ray.io/v1/namespaces/{namespace}/rayclusters",
     "Lease": "apis/coordination.k8s.io/v1/namespaces/{namespace}/leases",
     "Pod": "api/v1/namespaces/{namespace}/pods",
     "Event": "api/v1/namespaces/{namespace}/events",
@@ -23,6 +26,10 @@ PATHS = {
     "Workload": "apis/kueue.x-k8s.io/v1beta2/namespaces/{namespace}/workloads",
 }
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
+LOG_SECONDS = 60.0
+"""Without a line, after which a log is asked for anew: a connection may be dead without a word."""
+_NEVER = (SSLError, NameResolutionError)
+"""What a cluster that has not answered yet will not answer for by waiting: a wrong address, a wrong authority."""
 _AGAIN = (408, 429, 500, 502, 503, 504)
 
 
@@ -38,6 +45,7 @@ class Api:
         self._client, found = _load(context)
         self.namespace = namespace or found
         self.host = str(self._client.configuration.host)
+        self.read_seconds, self.answered = READ_SECONDS, False
 
     def get(self, kind: str, name: str) -> Object | None:
         try:
@@ -47,9 +55,10 @@ class Api:
                 return None
             raise
 
-    def list(self, kind: str, labels: Mapping[str, str] | str = "") -> list[Object]:
-        selector = labels if isinstance(labels, str) else ",".join(f"{key}={value}" for key, value in labels.items())
-        found = self._ask("GET", self._path(kind), {"labelSelector": selector} if selector else {})
+    def list(self, kind: str, labels: Mapping[str, str] = {}, fields: str = "") -> list[Object]:
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        query = {"labelSelector": selector, "fieldSelector": fields}
+        found = self._ask("GET", self._path(kind), {key: value for key, value in query.items() if value})
         kinds = {"apiVersion": found.get("apiVersion"), "kind": kind}
         return [{**kinds, **item} for item in found.get("items") or []]
 
@@ -101,9 +110,9 @@ class Api:
             "watch": "true",
             "fieldSelector": f"metadata.name={name}",
             "timeoutSeconds": str(max(1, round(seconds))),
-            "resourceVersion": self._version(kind, name),
         }
         try:
+            query["resourceVersion"] = self._version(kind, name)
             with closing(self._send("GET", self._path(kind), query, None, stream=True, seconds=seconds + 5)) as answer:
                 next(iter(answer.stream(amt=1)), None)
         except (Refusal, Unreachable, OSError):
@@ -125,7 +134,7 @@ class Api:
         """
         query = {"follow": "true", "timestamps": "true", **({"sinceTime": since} if since else {})}
         with closing(
-            self._send("GET", f"{self._path('Pod')}/{pod}/log", query, None, stream=True, seconds=None)
+            self._send("GET", f"{self._path('Pod')}/{pod}/log", query, None, stream=True, seconds=LOG_SECONDS)
         ) as answer:
             rest = b""
             for part in answer.stream(amt=None, decode_content=True):
@@ -152,27 +161,30 @@ class Api:
         query: Mapping[str, str],
         body: Object | None,
         stream: bool = False,
-        seconds: float | None = READ_SECONDS,
+        seconds: float | None = None,
     ) -> Any:
-        import urllib3
-
         url = f"{self.host}/{path}" + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": "application/json", "Content-Type": "application/json", **self._auth()}
         data = json.dumps(body) if body is not None else None
-        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds)
+        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds or self.read_seconds)
         try:
             answer = self._client.rest_client.pool_manager.request(
                 method, url, body=data, headers=headers, timeout=timeout, retries=False, preload_content=not stream
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
+            if not self.answered and isinstance(error, _NEVER):
+                raise Misuse(f"context={self.context or 'the current one'}: {self.host} ({_cause(error)})") from error
             raise Unreachable(f"{self.host} does not answer ({_cause(error)})") from error
         if answer.status < 400:
+            self.answered = True
             return answer
         said = _message(answer.data)
         answer.close()
         if answer.status in _AGAIN:
             raise Unreachable(f"{self.host} answers {answer.status} ({said})", answer.status)
         if answer.status == 401:
+            if not self.answered:
+                raise Misuse(f"{self.host} does not take the token of the kube config ({said}); log in again")
             self._renew()
             raise Unreachable(f"{self.host} does not take this token ({said}); log in again", 401)
         raise Refusal(answer.status, said)
@@ -195,13 +207,16 @@ def _load(context: str | None) -> tuple[Any, str]:
 
     if context is None and "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG"):
         configuration = client.Configuration()
-        config.load_incluster_config(client_configuration=configuration)
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException as error:
+            raise Misuse(f"this pod has no token of a service account ({error}); or set KUBECONFIG") from error
         folder = "/var/run/secrets/kubernetes.io/serviceaccount"
         return client.ApiClient(configuration), Path(folder, "namespace").read_text().strip()
     file = os.environ.get("KUBECONFIG") or None  # the library looks once, when it is imported
     try:
         contexts, active = config.list_kube_config_contexts(file)
-    except (config.ConfigException, OSError) as error:
+    except (config.ConfigException, YAMLError, OSError) as error:
         raise Misuse(
             f"no kube config ({str(error).splitlines()[0]}): set KUBECONFIG, or run `aws eks update-kubeconfig --name "
             "CLUSTER` or the like; backend=local and backend=ray need none"

@@ -14,8 +14,8 @@ from k8s.state import State
 POLL_SECONDS = 2.0
 HOPELESS_SECONDS = 120.0
 """How long an image that cannot be pulled, or a container that cannot start, is given: a registry may be away."""
-DRAIN_SECONDS, IDLE_SECONDS = 10.0, 1.0
-"""How long a log is read after the end: in all, and without a new line."""
+IDLE_SECONDS = 3.0
+"""Without a new line, after which a log is read no further once the job has ended."""
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def follow(
     """
     log = Log(backend, name, line)
     log.start()
-    told, vain = ("", ""), None
+    told, vain, why = ("", ""), None, ""
     try:
         while True:
             found = patiently(lambda: backend.state(name), patience, say)
@@ -71,7 +71,9 @@ def follow(
                 if found.code is None:
                     say(f"{name} {found.told()}")
             if found.code is not None:
-                return found
+                late = found.reason == "PreRunningDeadlineExceeded" and why
+                return replace(found, message=f"{found.message} Until then: {why}") if late else found
+            why = found.message
             vain = (vain or time.monotonic()) if found.hopeless else None
             if vain is not None and time.monotonic() - vain > hopeless:
                 patiently(lambda: backend.cancel(name), patience, say)
@@ -124,6 +126,6 @@ class Log(threading.Thread):
     def finish(self) -> None:
         """Read what is left, until nothing more comes."""
         self.ending.set()
-        until, self.spoke = time.monotonic() + DRAIN_SECONDS, time.monotonic()
-        while self.is_alive() and time.monotonic() < until and time.monotonic() - self.spoke < IDLE_SECONDS:
+        self.spoke = time.monotonic()
+        while self.is_alive() and time.monotonic() - self.spoke < IDLE_SECONDS:
             self.join(timeout=0.1)

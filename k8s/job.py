@@ -12,6 +12,8 @@ from k8s.settings import Settings
 
 LONGEST = 47
 """Characters of a RayJob's name: KubeRay makes names of pods and services out of it."""
+_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+WRITERS = ("train", "tune", "evaluate", "retrain")
 _DNS = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 
 
@@ -26,6 +28,11 @@ class Job:
     inputs: str
 
     @property
+    def writes(self) -> bool:
+        """Whether two at once would write the same checkpoints or journals."""
+        return self.command[0] in WRITERS
+
+    @property
     def line(self) -> str:
         return shlex.join(["holdfast", *self.command])
 
@@ -37,6 +44,12 @@ def make(settings: Settings, command: Sequence[str]) -> Job:
     """
     if not command or command[0].startswith("-"):
         raise Misuse("no command to run: holdfast submit [KEY=VALUE ...] -- train recipe=NAME ...")
+    for word in [*command, settings.tracking_uri or ""]:
+        if _PASSWORD.search(word):
+            raise Misuse(
+                f"{word.partition('=')[0]}: a password in an address would stand in the open; leave it out, and give "
+                "it by a Secret: secrets=NAME with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
     digest = _digest(list(command))
     parts = [list(command), settings.image, settings.tracking_uri, settings.storage, dict(settings.env)]
     inputs = _digest(parts)

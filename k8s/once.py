@@ -18,7 +18,7 @@ from typing import Any
 
 from k8s import record
 from k8s.client import Api, Object
-from k8s.errors import Refusal, Unreachable
+from k8s.errors import Misuse, Refusal, Unreachable
 
 FINAL = (0, 2, 3)
 """Done, misuse, refused by a gate: running the same command again would end the same."""
@@ -49,7 +49,9 @@ class Lease:
                     seen, since = spec, time.monotonic()
                 free = not spec.get("holderIdentity") or spec["holderIdentity"] == self.holder
                 if free or time.monotonic() - since > spec.get("leaseDurationSeconds", record.SECONDS):
-                    self._write(lease, self._held())
+                    notes = lease["metadata"].get("annotations") or {}  # the end of an earlier try is not that of this
+                    kept = {key: note for key, note in notes.items() if key not in (record.EXIT, record.ENDED)}
+                    self._write({**lease, "metadata": {**lease["metadata"], "annotations": kept}}, self._held())
                     return None
             except (Unreachable, Refusal) as error:
                 if isinstance(error, Refusal) and error.status not in (404, 409):
@@ -57,17 +59,18 @@ class Lease:
             time.sleep(POLL_SECONDS)
 
     def keep(self, stop: threading.Event) -> None:
-        """Renew it until ``stop``.  ``lost`` is set once another holds it, or it was not renewed for its length."""
+        """Renew it until ``stop``.  ``lost`` is set once another holds it, or half its length went by without."""
         renewed = time.monotonic()
-        while not stop.wait(self.seconds / 3):
+        while not stop.wait(self.seconds / 8):
+            asked = time.monotonic()
             try:
                 lease = self.api.get("Lease", self.name)
                 if lease is None or (lease.get("spec") or {}).get("holderIdentity") != self.holder:
                     break
                 self._write(lease, self._held())
-                renewed = time.monotonic()
+                renewed = asked
             except (Unreachable, Refusal):
-                if time.monotonic() - renewed > self.seconds:
+                if time.monotonic() - renewed > self.seconds / 2:
                     break
         else:
             return
@@ -106,7 +109,7 @@ def once(api: Api, name: str, command: Sequence[str], holder: str, seconds: floa
     stop = threading.Event()
     keeper = threading.Thread(target=lease.keep, args=(stop,), daemon=True)
     keeper.start()
-    code = _run(command, lease.lost)
+    code = _run(command, lease.lost, seconds / 6)
     stop.set()
     keeper.join()
     if lease.lost.is_set():
@@ -116,17 +119,22 @@ def once(api: Api, name: str, command: Sequence[str], holder: str, seconds: floa
     return code
 
 
-def _run(command: Sequence[str], lost: threading.Event) -> int:
+def _run(command: Sequence[str], lost: threading.Event, grace: float) -> int:
+    """``grace``: seconds that the command has to end by itself once the lease is ``lost``."""
     child = subprocess.Popen(command)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: child.send_signal(number))
+    told: float | None = None
     while True:
         try:
             code = child.wait(timeout=0.5)
             return code if code >= 0 else 128 - code
         except subprocess.TimeoutExpired:
-            if lost.is_set():
+            if lost.is_set() and told is None:
+                told = time.monotonic()
                 child.terminate()
+            elif told is not None and time.monotonic() - told > grace:
+                child.kill()
 
 
 def _now() -> str:
@@ -148,8 +156,13 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m k8s.once JOB -- COMMAND", file=sys.stderr)
         return 2
     holder = f"{os.environ.get('HOSTNAME', 'unknown')}-{os.getpid()}"
-    api = Api(namespace=os.environ.get("HOLDFAST_NAMESPACE"))
-    code = once(api, name, command, holder, record.SECONDS)
+    try:
+        api = Api(namespace=os.environ.get("HOLDFAST_NAMESPACE"))
+        api.read_seconds = record.SECONDS / 8
+        code = once(api, name, command, holder, record.SECONDS)
+    except (Misuse, Refusal) as error:  # no rights: a new cluster would have them as little
+        print(f"the lease of {name} cannot be had ({error})", file=sys.stderr)
+        code = 2
     if code in FINAL and code:
         _stop_job()
     return code

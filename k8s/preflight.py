@@ -32,8 +32,6 @@ def check(api: Api, settings: Settings, rayjob: Mapping[str, Any]) -> None:
                 f"namespace={api.namespace}: you may not create {resource} there; ask for the role holdfast-submit in "
                 "it, or give another namespace"
             )
-    _queue(api, settings)
-    _secrets(api, settings)
     try:
         api.create(dict(rayjob), dry_run=True)
     except Refusal as error:
@@ -43,6 +41,9 @@ def check(api: Api, settings: Settings, rayjob: Mapping[str, Any]) -> None:
             ) from error
         if error.status != 409:  # it is there: the caller attaches to it
             raise Misuse(f"the cluster refuses the job ({error})") from error
+
+    _queue(api, settings)
+    _secrets(api, settings)
 
 
 def _fields(api: Api) -> Mapping[str, Any] | None:
@@ -66,6 +67,10 @@ def _queue(api: Api, settings: Settings) -> None:
     except Refusal as error:
         if error.status == 403:
             return  # the job itself will tell
+        if error.status == 404:
+            raise Misuse(
+                f"queue={settings.queue}: Kueue is not installed in {api.host}; install it, or leave queue out"
+            ) from error
         raise
     raise Misuse(f"queue={settings.queue} is no LocalQueue of namespace {api.namespace}; there are: {known}")
 

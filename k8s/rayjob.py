@@ -13,11 +13,14 @@ from k8s.settings import Settings
 
 RAY = "2.60.0"
 MANAGED = {"app.kubernetes.io/name": "holdfast", "app.kubernetes.io/managed-by": "holdfast"}
-COMMAND, INPUTS, LINE, NAME = "holdfast/command", "holdfast/inputs", "holdfast/line", "holdfast/job"
+COMMAND, INPUTS, LINE = "holdfast/command", "holdfast/inputs", "holdfast/line"
+NAME, ROLE = "holdfast/job", "holdfast/role"
 QUEUE, PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 METRICS = {"metrics": 8080, "as-metrics": 44217, "dash-metrics": 44227}
 PORTS = {"gcs-server": 6379, "client": 10001, "dashboard": 8265, **METRICS}
 """Of the head, all of them: KubeRay makes a service of those declared, and adds others only where there are none."""
+STAY = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+"""Neither autoscaler may move a training, or what submits it, to save a node."""
 SHM_SHARE = 0.3
 """Of a pod's memory: Ray's object store takes as much, and NCCL and data loaders share it."""
 DRAIN_MARGIN = 20
@@ -172,22 +175,20 @@ def _template(settings: Settings, pool: Pool, gpus: int, name: str, head: bool) 
         "nodeSelector": pool.selector,
         "tolerations": pool.tolerations,
         "volumes": [
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, round(SHM_SHARE * memory))}Gi"}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{math.ceil(SHM_SHARE * memory)}Gi"}},
             {"name": "tmp", "emptyDir": {}},
         ],
     }
+    spec["serviceAccountName"] = settings.service_account  # the workers' too: it is who they are to AWS
     if head:
         container["ports"] = [{"name": name, "containerPort": port} for name, port in PORTS.items()]
-        spec["serviceAccountName"] = settings.service_account
     if spot:
         spec["terminationGracePeriodSeconds"] = pool.grace_seconds
     if pool.topology and not head:
-        together = {"labelSelector": {"matchLabels": {NAME: name}}, "topologyKey": pool.topology}
+        together = {"labelSelector": {"matchLabels": {NAME: name, ROLE: "worker"}}, "topologyKey": pool.topology}
         spec["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [together]}}
-    own = {**labels(settings), pools.LABEL: pool.name, "holdfast/role": "head" if head else "worker", NAME: name}
-    # Neither autoscaler may move a training to save a node.
-    stay = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
-    return {"metadata": {"labels": own, "annotations": stay}, "spec": spec}
+    own = {**labels(settings), pools.LABEL: pool.name, ROLE: "head" if head else "worker", NAME: name}
+    return {"metadata": {"labels": own, "annotations": STAY}, "spec": spec}
 
 
 def _environment(settings: Settings, pool: Pool, name: str, spot: bool) -> list[dict[str, str]]:
@@ -228,12 +229,12 @@ def _submitter(settings: Settings) -> dict[str, Any]:
         "name": "ray-job-submitter",
         "image": image(settings),
         "env": [{"name": "HOME", "value": "/tmp"}],
-        "resources": {"requests": amount, "limits": {"memory": "1Gi"}},
+        "resources": {"requests": amount, "limits": {"memory": "2Gi"}},
         "securityContext": container_security(),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
     return {
-        "metadata": {"labels": {**labels(settings), pools.LABEL: head.name, "holdfast/role": "submitter"}},
+        "metadata": {"labels": {**labels(settings), pools.LABEL: head.name, ROLE: "submitter"}, "annotations": STAY},
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,

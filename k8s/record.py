@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 EXIT, ENDED = "holdfast/exit-code", "holdfast/ended"
-SECONDS = 30
-"""A holder that has not renewed its lease for so long is dead."""
+SECONDS = 120.0
+"""A holder that has not renewed its lease for so long is dead.  It renews it every eighth of that, and gives up by
+itself after half, so that it has ended before another begins."""
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,19 @@ from typing import Any
 import yaml
 
 from k8s import job as jobs
-from k8s import rayjob
+from k8s import pools, rayjob
 from k8s.errors import Misuse
 from k8s.settings import Settings
 
 ACCOUNT = "holdfast-retrain"
-LONGEST, LONGEST_RAY = 36, 36
-"""Characters of the name: the controller adds 11 to that of each Job, and the RayJob takes it, of 47 at most."""
+LONGEST = 36
+"""Characters of the name.  Each Job's has a minute more, 9, and its RayJob's two more again, 47 at most: under the
+Job's own name KubeRay would take that for its submitter's Job.  KubeRay takes 36 for a RayCronJob too."""
 MOUNT = "/etc/holdfast"
 HISTORY = {"successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 3}
-_FIELD = r"(\*|\d+(-\d+)?)(/\d+)?(,(\*|\d+(-\d+)?)(/\d+)?)*"
+_VALUE = r"(\d+|[A-Za-z]{3})"
+_ONE = rf"(\*|{_VALUE}(-{_VALUE})?)(/\d+)?"
+_FIELD = rf"{_ONE}(,{_ONE})*"
 _CRON = re.compile(rf"{_FIELD}( {_FIELD}){{4}}|@(hourly|daily|weekly|monthly|yearly)")
 RULES: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
     ("ray.io", ("rayjobs",), ("get", "list", "watch", "create", "delete")),
@@ -33,23 +36,25 @@ RULES: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
 def cronjob(settings: Settings, command: Sequence[str], schedule: str, time_zone: str) -> list[dict[str, Any]]:
     """ConfigMap, ServiceAccount, Role, RoleBinding and CronJob.
 
-    Each Job's pod submits the command under the Job's own name, which holds the minute it was due: so that one which is
-    tried again follows what it had begun.  Errors: ``Misuse`` for a schedule that is none, and what ``submit`` refuses.
+    Each Job's pod submits the command under a name made of the Job's, which holds the minute it was due: so that one
+    which is tried again follows what it had begun.  Errors: ``Misuse`` for a schedule that is none, and for what
+    ``submit`` refuses.
     """
     _check(schedule)
+    if not settings.namespace:
+        raise Misuse("namespace is not set: an account and its rights belong to one; give namespace=NAME")
     job = jobs.make(settings, command)
     name = settings.name or job.name[:LONGEST].rstrip("-")
     jobs.check(name, LONGEST)
     rayjob.rayjob(settings, job)  # what it would refuse at night is refused now
-    metadata = {"name": name, "labels": rayjob.MANAGED}
-    if settings.namespace:
-        metadata["namespace"] = settings.namespace
-    args = ["submit", f"cluster={MOUNT}/cluster.yaml", "name=$(JOB)", "--", *command]
+    metadata = {"name": name, "namespace": settings.namespace, "labels": rayjob.MANAGED}
+    args = ["submit", f"cluster={MOUNT}/cluster.yaml", "name=$(JOB)-r", "--", *command]
+    data = _files(settings)
     pod = {
         "restartPolicy": "Never",
         "serviceAccountName": ACCOUNT,
         "securityContext": rayjob.pod_security(),
-        "volumes": [{"name": "cluster", "configMap": {"name": name}}, {"name": "tmp", "emptyDir": {}}],
+        "volumes": [{"name": "cluster", "configMap": _mounted(name, data)}, {"name": "tmp", "emptyDir": {}}],
         "containers": [
             {
                 "name": "submit",
@@ -76,15 +81,21 @@ def cronjob(settings: Settings, command: Sequence[str], schedule: str, time_zone
         "jobTemplate": {
             "spec": {
                 "backoffLimit": 3,
-                # A refusal, a misuse, a stop end the same each time; a submitter that died follows what it had begun.
-                "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": _codes(1, 2, 3, 5)}]},
+                # A refusal, a misuse, a stop end the same each time; a submitter that died, or whose node is taken
+                # away, is followed by one that finds what it had begun.
+                "podFailurePolicy": {
+                    "rules": [
+                        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                        {"action": "FailJob", "onExitCodes": _codes(1, 2, 3, 5)},
+                    ]
+                },
                 "activeDeadlineSeconds": round(60 * minutes),
                 "template": {"metadata": {"labels": rayjob.MANAGED}, "spec": pod},
             }
         },
     }
     return [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"cluster.yaml": _cluster(settings)}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {**metadata, "name": ACCOUNT}},
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules(settings)},
         {
@@ -92,7 +103,7 @@ def cronjob(settings: Settings, command: Sequence[str], schedule: str, time_zone
             "kind": "RoleBinding",
             "metadata": metadata,
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": settings.namespace or "default"}],
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": settings.namespace}],
         },
         {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec},
     ]
@@ -103,15 +114,15 @@ def raycronjob(settings: Settings, command: Sequence[str], schedule: str, time_z
     may run at once, and its children bear no label: Kueue sees them only in a namespace with a default queue."""
     _check(schedule)
     made = jobs.make(settings, command)
-    name = settings.name or made.name[:LONGEST_RAY].rstrip("-")
-    jobs.check(name, LONGEST_RAY)
+    name = settings.name or made.name[:LONGEST].rstrip("-")
+    jobs.check(name, LONGEST)
     job = replace(made, name=name)
     spec = rayjob.rayjob(settings, job)["spec"]
     metadata = {"name": name, "labels": rayjob.labels(settings)}
     if settings.namespace:
         metadata["namespace"] = settings.namespace
     # Nobody knows the child's name beforehand: without its lease, the command runs under KubeRay's rules alone.
-    spec["entrypoint"] = job.line
+    spec |= {"entrypoint": job.line, "backoffLimit": 0}  # nor may a refusal be tried again
     body = {"schedule": schedule, "timeZone": time_zone, "jobTemplate": spec}
     return [{"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": metadata, "spec": body}]
 
@@ -131,14 +142,26 @@ def _check(schedule: str) -> None:
         raise Misuse(f"schedule={schedule} is not a cron line: five fields, as in schedule='0 3 * * 1'")
 
 
-def _cluster(settings: Settings) -> str:
-    """What differs from the defaults, but for what each submission says itself."""
-    plain: Mapping[str, Any] = {
+def _files(settings: Settings) -> dict[str, str]:
+    """What the pod mounts: what differs from the defaults, but for what each submission says itself; its own pools."""
+    plain: dict[str, Any] = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in vars(settings).items()
         if value != getattr(Settings(), key) and key not in ("cluster", "name", "context", "again")
     }
-    return yaml.safe_dump(dict(plain), sort_keys=True)
+    own: dict[str, str] = {}
+    if settings.pools:
+        plain["pools"] = f"{MOUNT}/pools"
+        own = {
+            f"{name}.yaml": pools.names(settings.pools)[name].read_text()
+            for name in (settings.pool, settings.head_pool)
+        }
+    return {"cluster.yaml": yaml.safe_dump(plain, sort_keys=True), **own}
+
+
+def _mounted(name: str, data: Mapping[str, str]) -> dict[str, Any]:
+    paths = {key: key if key == "cluster.yaml" else f"pools/{key}" for key in data}
+    return {"name": name, "items": [{"key": key, "path": path} for key, path in paths.items()]}
 
 
 def _label(name: str) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """What `holdfast submit` and its siblings can be told: the schema, and how it is read."""
 
+import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -47,7 +49,7 @@ class Settings:
     nodes: int | None = None
     """worker pods; as many as the command's workers= need unless given"""
     service_account: str = "holdfast-job"
-    """of the head, which keeps the job's lease"""
+    """of the job's pods; the head keeps its lease with it"""
     queue: str | None = None
     """a LocalQueue of Kueue"""
     priority: str | None = None
@@ -55,11 +57,11 @@ class Settings:
     retries: int = 2
     """new Ray clusters after a failure; a refusal or a misuse is not tried again"""
     deadline_minutes: float = 1440.0
-    """from start to end"""
+    """of each try, from start to end"""
     start_minutes: float = 30.0
     """from admission to the first line of the command: node start, image pull"""
     keep_minutes: float = 1440.0
-    """how long an ended job stays to be looked at"""
+    """how long an ended job stays to be looked at; the next submission clears it away"""
     team: str | None = None
     """a label for cost"""
 
@@ -82,6 +84,18 @@ class Settings:
 
 
 HINTS = get_type_hints(Settings)
+_KUBERNETES = (
+    "context namespace image pool head_pool head_cpus head_memory pools gpus nodes service_account queue priority "
+    "secrets deadline_minutes start_minutes keep_minutes team"
+)
+BACKENDS = {
+    **dict.fromkeys(_KUBERNETES.split(), (KUBERNETES,)),
+    "retries": (KUBERNETES, RAY),
+    "address": (RAY,),
+    "folder": (LOCAL,),
+}
+"""The back-ends that can keep a setting; a cluster file may hold those of another, a command line not."""
+_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|API_KEY")
 
 
 def read(words: Sequence[str], **given: Any) -> Settings:
@@ -101,6 +115,10 @@ def read(words: Sequence[str], **given: Any) -> Settings:
     values["env"] = {**values.get("env", {}), **env}
     settings = replace(Settings(), **values, **given)
     _check(settings)
+    for word in words:
+        key = word.partition("=")[0].partition(".")[0]
+        if key in HINTS and settings.backend not in BACKENDS.get(key, (KUBERNETES, RAY, LOCAL)):
+            raise Misuse(f"{word}: backend={settings.backend} cannot keep it; leave it out, or take another backend")
     return settings
 
 
@@ -134,8 +152,9 @@ def _value(key: str, value: Any) -> Any:
             parsed = yaml.safe_load(value) if isinstance(value, str) and value.startswith("[") else value
             return tuple(str(each) for each in ([parsed] if isinstance(parsed, str) else parsed))
         return {str(name): str(each) for name, each in dict(value).items()}
-    except (KeyError, TypeError, ValueError) as error:
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(plain, "not that")
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        wanted = kinds.get(plain, {"secrets": "a list, as in secrets=[a,b]"}.get(key, "given as env.KEY=VALUE"))
         raise Misuse(f"{key}={value} must be {wanted}") from error
 
 
@@ -147,9 +166,15 @@ def _check(settings: Settings) -> None:
         if value is not None and value < least:
             raise Misuse(f"{key}={value} must be at least {least}")
     for key in ("deadline_minutes", "start_minutes", "patience_minutes", "head_cpus", "head_memory"):
-        if getattr(settings, key) <= 0:
+        if not (0 < getattr(settings, key) < math.inf):
             raise Misuse(f"{key}={getattr(settings, key):g} must be above 0")
-    if settings.keep_minutes < 0:
+    for key in settings.env:
+        if _SECRET.search(key.upper()):
+            raise Misuse(
+                f"env.{key}: a secret would stand in the open, in the job and in lists of it; put it into a Secret, "
+                "and name that: secrets=NAME"
+            )
+    if not (0 <= settings.keep_minutes < math.inf):
         raise Misuse(f"keep_minutes={settings.keep_minutes:g} must not be negative")
 
 

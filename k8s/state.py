@@ -8,6 +8,7 @@ a moment at each retry.  What the command itself left in its lease (see ``k8s.re
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from k8s.record import Record
@@ -26,6 +27,7 @@ WORDS = {
 _LOST = ("SubmissionFailed", "JobStatusCheckTimeoutExceeded", "JobDeploymentStatusTransitionGracePeriodExceeded")
 _PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _BROKEN = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
+UNSEEN_SECONDS = 60.0
 _EXIT = re.compile(r"exit code (-?\d+)")
 
 
@@ -67,9 +69,11 @@ def read(
     rayjob: Mapping[str, Any],
     pods: Sequence[Mapping[str, Any]],
     workloads: Sequence[Mapping[str, Any]],
+    events: Sequence[Mapping[str, Any]],
     record: Record | None,
 ) -> State:
-    """``pods``: of its Ray cluster and its submitter; ``workloads``: of Kueue; ``record``: what the command left."""
+    """``pods``: of its Ray cluster and its submitter; ``workloads``: of Kueue; ``events``: warnings, while there are no
+    pods; ``record``: what the command left."""
     metadata, status = rayjob["metadata"], rayjob.get("status") or {}
     name = metadata["name"]
     more = {"started": status.get("startTime"), "line": (metadata.get("annotations") or {}).get("holdfast/line", "")}
@@ -85,6 +89,10 @@ def read(
     if deployment == "Retrying":
         return State(name, STARTING, "Retrying", f"trying again after {reason or 'a failure'}", **more)
     why, hopeless = hindrance(pods, str(_pool(rayjob)))
+    if not pods and events:
+        why = _first(max(events, key=_seen).get("message"))
+    elif not status and _age(metadata) > UNSEEN_SECONDS:
+        why, hopeless = "KubeRay's operator has not looked at it: is it running?", True
     return State(name, STARTING, deployment or "Created", why, hopeless=hopeless, **more)
 
 
@@ -112,6 +120,15 @@ def _end(
     if reason in _LOST:
         return ended(name, LOST, reason, f"{message}; the same command continues from the last checkpoint", **more)
     return ended(name, FAILURE, reason, message, known, **more)
+
+
+def _age(metadata: Mapping[str, Any]) -> float:
+    made = metadata.get("creationTimestamp")
+    return (datetime.now(UTC) - datetime.fromisoformat(made)).total_seconds() if made else 0.0
+
+
+def _seen(event: Mapping[str, Any]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def hindrance(pods: Sequence[Mapping[str, Any]], pool: str) -> tuple[str, bool]:

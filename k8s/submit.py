@@ -41,8 +41,7 @@ def submit(words: Sequence[str], command: Sequence[str], say: Say, line: Say, wa
     job = jobs.make(settings, command)
     place = backend(settings)
     patience = 60 * settings.patience_minutes
-    if out is not None and not out.resolve().parent.is_dir():
-        raise Misuse(f"--json {out}: its folder is not there; make it first")
+    fresh(out)
     try:
         created = patiently(lambda: place.start(job), patience, say)
         say(f"{job.name} {'submitted to' if created else 'is there already, in'} {place.where}")
@@ -51,6 +50,8 @@ def submit(words: Sequence[str], command: Sequence[str], say: Say, line: Say, wa
         else:
             found = patiently(lambda: place.state(job.name), patience, say)
     except Unreachable as error:
+        if not getattr(place, "answered", True):
+            raise Misuse(f"{error}: nothing was submitted") from error
         raise Lost(
             f"{error}; the job goes on without us if it was submitted, and the same command finds it again"
         ) from error
@@ -63,8 +64,9 @@ def submit(words: Sequence[str], command: Sequence[str], say: Say, line: Say, wa
     return found
 
 
-def status(name: str, words: Sequence[str], out: Path | None) -> State:
-    found = _asked(words, lambda place: place.state(name))
+def status(name: str, words: Sequence[str], say: Say, out: Path | None) -> State:
+    fresh(out)
+    found = _asked(words, lambda place: place.state(name), say)
     leave(found, out)
     return found
 
@@ -81,19 +83,27 @@ def logs(name: str, words: Sequence[str], say: Say, line: Say) -> State:
         raise Lost(str(error)) from error
 
 
-def cancel(name: str, words: Sequence[str]) -> None:
-    _asked(words, lambda place: place.cancel(name))
+def cancel(name: str, words: Sequence[str], say: Say) -> None:
+    _asked(words, lambda place: place.cancel(name), say)
 
 
-def listing(words: Sequence[str]) -> list[State]:
-    return _asked(words, lambda place: place.jobs())
+def listing(words: Sequence[str], say: Say) -> list[State]:
+    return _asked(words, lambda place: place.jobs(), say)
 
 
-def _asked(words: Sequence[str], ask: Callable[[Backend], T]) -> T:
+def fresh(out: Path | None) -> None:
+    """No outcome of before is taken for that of now.  Errors: ``Misuse`` for a folder that is not there."""
+    if out is not None:
+        if not out.resolve().parent.is_dir():
+            raise Misuse(f"--json {out}: its folder is not there; make it first")
+        out.unlink(missing_ok=True)
+
+
+def _asked(words: Sequence[str], ask: Callable[[Backend], T], say: Say) -> T:
     settings = read(words)
     place = backend(settings)
     try:
-        return patiently(lambda: ask(place), 60 * settings.patience_minutes)
+        return patiently(lambda: ask(place), 60 * settings.patience_minutes, say)
     except Unreachable as error:
         raise Lost(str(error)) from error
 

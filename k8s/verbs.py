@@ -1,5 +1,6 @@
 """The verbs of this package, from words to an exit code; ``pipelines.cli`` calls them."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +22,10 @@ HELP = {
 
 def run(verb: str, words: Sequence[str], command: Sequence[str], out: Path | None, wait: bool, own_code: bool) -> int:
     """What is said of a job goes to stderr, what it writes itself to stdout.  Errors: ``k8s.errors.Ended``."""
+    if command and verb not in ("submit", "render"):
+        raise Misuse(f"{verb} takes no command after --: {HELP[verb]}")
+    if out is not None and verb not in ("submit", "status", "list"):
+        raise Misuse(f"--json {out}: {verb} leaves nothing; it is for submit, status and list")
     if verb == "render":
         from k8s.render import render
 
@@ -34,20 +39,21 @@ def run(verb: str, words: Sequence[str], command: Sequence[str], out: Path | Non
         return _list(words, out)
     name, rest = _named(verb, words)
     if verb == "cancel":
-        submitting.cancel(name, rest)
+        submitting.cancel(name, rest, say)
         say(f"{name} cancelled")
         return 0
     if verb == "logs":
         found = submitting.logs(name, rest, say, line)
         say(f"{name} {found.told()}")
         return submitting.exit_code(found, own_code)
-    found = submitting.status(name, rest, out)
+    found = submitting.status(name, rest, say, out)
     print(f"{name} {found.told()}")
     return submitting.exit_code(found, own_code)
 
 
 def _list(words: Sequence[str], out: Path | None) -> int:
-    found = submitting.listing(words)
+    submitting.fresh(out)
+    found = submitting.listing(words, say)
     if out is not None:
         import json
 
@@ -75,7 +81,10 @@ def say(text: str) -> None:
 
 
 def line(text: str) -> None:
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; the job's end is still to be waited for
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def usage(verb: str) -> str:

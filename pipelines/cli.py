@@ -129,6 +129,10 @@ def _cluster(args: argparse.Namespace, command: Sequence[str]) -> int:
     from k8s import verbs
     from k8s.errors import Misuse, nearest
 
+    if args.force or args.recipes:
+        raise Misuse(
+            f"--force and --recipes are for the command that is run: put them after --, not before ({args.verb})"
+        )
     runnable = [verb for verb in VERBS if verb not in CLUSTER]
     if command and command[0] not in runnable:
         raise Misuse(f"{command[0]}: nothing that can be submitted{nearest(command[0], runnable)}")
@@ -269,7 +273,8 @@ def _say(error: Exception, code: int, debug: bool, text: str = "") -> int:
 
 
 def _stop(*_: Any) -> NoReturn:
-    """SIGTERM ends as SIGINT does: Ray lets no other exception out of a wait."""
+    """SIGTERM ends as SIGINT does: Ray lets no other exception out of a wait.  A second one must not end the ending."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
     raise KeyboardInterrupt
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from k8s import preflight, rayjob, record, state
+from k8s import leases, preflight, rayjob, record, state
 from k8s.client import Api, Object
 from k8s.errors import Misuse, Refusal, Unreachable
 from k8s.job import Job
@@ -20,32 +20,41 @@ class RayJobs:
         self.seen: set[str] = set()
         self.where = f"namespace {self.api.namespace} of {self.api.host}"
 
+    @property
+    def answered(self) -> bool:
+        return self.api.answered
+
     def start(self, job: Job) -> bool:
-        """Whether it was created; else it was there.  Errors: ``Misuse`` before anything is created."""
+        """Whether it was created; else it was there.
+
+        One that is lost, or that ``again`` asks for, goes first.  Errors: ``Misuse`` before anything is created.
+        """
         body = rayjob.rayjob(self.settings, job)
         body["metadata"]["namespace"] = self.api.namespace
         there = self._get(job.name)
-        if there is None:
-            preflight.check(self.api, self.settings, body)
-            self._alone(job)
-            self._prune(job)
-        elif self.settings.again and self._read(there).code is not None:
-            self._remove(there)
-            there = None
-        created = there is None
-        if there is None:
-            try:
-                there = self.api.create(body)
-            except Refusal as error:
-                if error.status != 409:
-                    raise Misuse(f"the cluster refuses the job ({error})") from error
-                there, created = self.api.get("RayJob", job.name), False  # another submitter was first
-        if there is None:
-            raise Misuse(f"{job.name} was deleted while it was submitted; submit it again")
-        self._same(there, job)
-        self._lease(there)
+        if there is not None:
+            self._same(there, job)
+            self._cleared(there)
+            leases.ensure(self.api, there)
+            self.seen.add(job.name)
+            return False
+        preflight.check(self.api, self.settings, body)
+        self._alone(job)
+        self._prune()
+        try:
+            there = self.api.create(body)
+        except Refusal as error:
+            if error.status == 409:  # another submitter was first
+                raise Unreachable(f"{job.name} is being submitted by another") from error
+            raise Misuse(f"the cluster refuses the job ({error})") from error
+        leases.ensure(self.api, there)
         self.seen.add(job.name)
-        return created
+        try:
+            self._alone(job, there)  # of two at once with another image, each saw nobody before
+        except Misuse:
+            self._remove(there)
+            raise
+        return True
 
     def state(self, name: str) -> State:
         """Errors: ``Misuse`` for a job that never was."""
@@ -53,20 +62,31 @@ class RayJobs:
         if there is None:
             if name in self.seen:
                 return state.ended(name, state.STOPPED, "Deleted", "it was deleted before its end was seen")
-            raise Misuse(f"{name}: no such job in {self.where}; `holdfast list` shows what there is")
+            raise self._unknown(name)
         self.seen.add(name)
-        return self._read(there)
+        try:
+            return self._read(there)
+        except Refusal as error:
+            raise self._refused(error, name) from error
 
     def jobs(self) -> list[State]:
-        found = self.api.list("RayJob", rayjob.MANAGED)
-        return [self._read(each) for each in sorted(found, key=_created, reverse=True)]
+        try:
+            found = self.api.list("RayJob", rayjob.MANAGED)
+            return [self._read(each) for each in sorted(found, key=_created, reverse=True)]
+        except Refusal as error:
+            raise self._refused(error) from error
 
     def cancel(self, name: str) -> None:
         """Delete it, and with it its cluster and its lease; the workers save within their grace."""
-        if self._get(name) is None:
-            raise Misuse(f"{name}: no such job in {self.where}; `holdfast list` shows what there is")
-        self.seen.add(name)
-        self.api.delete("RayJob", name)
+        there = self._get(name)
+        if there is not None:
+            self.seen.add(name)
+            try:
+                self._remove(there)
+            except Refusal as error:
+                raise self._refused(error) from error
+        elif name not in self.seen:
+            raise self._unknown(name)
 
     def wait(self, name: str, seconds: float) -> None:
         self.api.wait("RayJob", name, seconds)
@@ -85,22 +105,35 @@ class RayJobs:
         try:
             return self.api.get("RayJob", name)
         except Refusal as error:
-            if name in self.seen:  # a server that has just come back knows no rights yet
-                raise Unreachable(f"{self.api.host} answers {error.status} ({error})", error.status) from error
-            raise Misuse(f"namespace={self.api.namespace}: you may not look at jobs there ({error})") from error
+            raise self._refused(error, name) from error
+
+    def _refused(self, error: Refusal, name: str = "") -> Exception:
+        if name in self.seen:  # a server that has just come back knows no rights yet
+            return Unreachable(f"{self.api.host} answers {error.status} ({error})", error.status)
+        return Misuse(f"namespace={self.api.namespace}: the cluster refuses to show its jobs ({error})")
+
+    def _unknown(self, name: str) -> Misuse:
+        return Misuse(f"{name}: no such job in {self.where}; `holdfast list` shows what there is")
 
     def _read(self, there: Object) -> State:
         name, status = there["metadata"]["name"], there.get("status") or {}
         quiet = status.get("jobDeploymentStatus") in ("Complete", "Failed", "ValidationFailed")
         pods: list[Object] = []
         workloads: list[Object] = []
+        events: list[Object] = []
         if not quiet and status.get("jobStatus") != "RUNNING":
             if cluster := status.get("rayClusterName"):
                 pods = self.api.list("Pod", {"ray.io/cluster": cluster})
             pods += self.api.list("Pod", {"job-name": name})
+            events = [] if pods else self._warnings(name, cluster)
             if rayjob.QUEUE in (there["metadata"].get("labels") or {}):
                 workloads = self._workloads(there)
-        return state.read(there, pods, workloads, record.read(self.api.get("Lease", name)))
+        return state.read(there, pods, workloads, events, record.read(self.api.get("Lease", name)))
+
+    def _warnings(self, *names: str | None) -> list[Object]:
+        """Of the job and its cluster, as long as there are no pods to ask."""
+        fields = [f"involvedObject.name={name},type=Warning" for name in names if name]
+        return [event for each in fields for event in self.api.list("Event", fields=each)]
 
     def _workloads(self, there: Object) -> list[Object]:
         try:
@@ -116,42 +149,50 @@ class RayJobs:
                 "or leave name out"
             )
 
-    def _alone(self, job: Job) -> None:
-        """Two trainings of one config would share a run and its checkpoints."""
+    def _alone(self, job: Job, ours: Object | None = None) -> None:
+        """Two trainings of one config would share a run and its checkpoints.  ``ours``: the older one stays."""
+        if not job.writes:
+            return
         for each in self.api.list("RayJob", {rayjob.COMMAND: job.digest}):
-            if each["metadata"]["name"] != job.name and self._read(each).code is None:
-                other = each["metadata"]["name"]
+            other = each["metadata"]["name"]
+            older = ours is None or _age(each) < _age(ours)
+            if other != job.name and older and self._read(each).code is None:
                 raise Misuse(
                     f"this very command is already running as {other}, with another image or place: follow it with "
                     f"`holdfast logs {other}`, or `holdfast cancel {other}` first"
                 )
 
-    def _prune(self, job: Job) -> None:
-        """Delete jobs of the same command that ended long ago, as KubeRay keeps them for ever."""
+    def _prune(self) -> None:
+        """Delete jobs of ours that ended long ago, as KubeRay keeps them for ever."""
         limit = datetime.now(UTC) - timedelta(minutes=self.settings.keep_minutes)
-        for each in self.api.list("RayJob", {rayjob.COMMAND: job.digest}):
+        for each in self.api.list("RayJob", rayjob.MANAGED):
             ended = (each.get("status") or {}).get("endTime")
             if ended and datetime.fromisoformat(ended) < limit:
-                self.api.delete("RayJob", each["metadata"]["name"], each["metadata"]["uid"])
+                self._remove(each)
+
+    def _cleared(self, there: Object) -> None:
+        """Errors: ``Unreachable``, which is tried again, while one goes that must."""
+        found = self._read(there)
+        going = f"{found.name} of before is being deleted"
+        if there["metadata"].get("deletionTimestamp"):
+            raise Unreachable(going)
+        if found.code == state.LOST or (found.code is not None and self.settings.again):
+            self._remove(there)
+            raise Unreachable(going)
 
     def _remove(self, there: Object) -> None:
-        name, uid = there["metadata"]["name"], there["metadata"]["uid"]
-        self.api.delete("RayJob", name, uid)
-        while (found := self.api.get("RayJob", name)) is not None and found["metadata"]["uid"] == uid:
-            self.api.wait("RayJob", name, 2.0)
-        self.api.delete("Lease", name)  # with its record: the garbage collector may take its time
-
-    def _lease(self, there: Object) -> None:
-        owner = {**there, "apiVersion": "ray.io/v1", "kind": "RayJob"}
-        try:
-            self.api.create(record.lease(there["metadata"]["name"], self.api.namespace, owner))
-        except Refusal as error:
-            if error.status != 409:
-                raise Misuse(f"namespace={self.api.namespace}: the job's lease cannot be made ({error})") from error
+        name = there["metadata"]["name"]
+        self.api.delete("RayJob", name, there["metadata"]["uid"])
+        leases.drop(self.api, name)
 
 
 def _created(item: Object) -> str:
     return str(item["metadata"].get("creationTimestamp") or "")
+
+
+def _age(item: Object) -> tuple[str, str]:
+    """The smaller, the older."""
+    return _created(item), str(item["metadata"]["name"])
 
 
 def _phase(pod: Object) -> str:

@@ -211,7 +211,8 @@ def test_a_schedule_submits_under_its_jobs_name(everything):
     cronjob = of_kind(everything, "CronJob")["holdfast-digits"]["spec"]
     (container,) = cronjob["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert [*container["command"], *container["args"]] == [
-        *("holdfast", "submit", "name=$(JOB)", "cluster=/etc/holdfast/cluster.yaml", "pool=l4-spot", "workers=2", "--"),
+        *("holdfast", "submit", "name=$(JOB)-r", "cluster=/etc/holdfast/cluster.yaml"),
+        *("pool=l4-spot", "workers=2", "--"),
         *("retrain", "recipe=digits_gradnorm", "register_as=digits"),
     ]
     (job,) = (each["valueFrom"] for each in container["env"] if each["name"] == "JOB")
@@ -221,12 +222,11 @@ def test_a_schedule_submits_under_its_jobs_name(everything):
 
 def test_what_is_never_tried_again_is_what_the_command_says_it_is(everything):
     """As a schedule that the command itself renders."""
-    ours = of_kind(everything, "CronJob")["holdfast-digits"]["spec"]["jobTemplate"]["spec"]["podFailurePolicy"][
-        "rules"
-    ][0]
-    theirs = of_kind(schedules.cronjob(Settings(image="holdfast:1"), ["retrain"], "0 3 * * *", "UTC"), "CronJob")
+    ours = of_kind(everything, "CronJob")["holdfast-digits"]["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]
+    settings = Settings(image="holdfast:1", namespace="holdfast")
+    theirs = of_kind(schedules.cronjob(settings, ["retrain"], "0 3 * * *", "UTC"), "CronJob")
     (theirs,) = theirs.values()
-    assert ours in theirs["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert ours == theirs["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]
 
 
 def test_the_rights_are_those_that_the_command_needs(everything):

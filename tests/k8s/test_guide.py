@@ -154,10 +154,18 @@ def test_the_script_of_a_ci_job_runs_as_it_stands(name: str, tmp_path: Path) -> 
         "print('the table')\nsys.exit(3 if 'promote' in sys.argv else 0)\n"
     )
     (tmp_path / "holdfast").chmod(0o755)
-    numbers = {"GITHUB_RUN_ID": "17", "CI_JOB_ID": "17", "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    numbers = {
+        "GITHUB_RUN_ID": "17",
+        "GITHUB_RUN_ATTEMPT": "2",
+        "CI_JOB_ID": "17",
+        "IMAGE": "a/b:1",
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+    }
     done = subprocess.run(["bash", "-e", "-c", "\n".join(script)], cwd=tmp_path, env={**env, **numbers}, check=False)
     assert done.returncode == 3, "the job fails as the gate refused"
     assert (tmp_path / "gate.txt").read_text() == "the table\n"
     train, promote = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
-    assert train == ["submit", "cluster=cluster.yaml", "--", "train", "recipe=digits_gradnorm", "register_as=digits"]
-    assert promote == ["submit", "cluster=cluster.yaml", "name=promote-17", "--", "promote", "name=digits"]
+    number = "17-2" if name == "github.yaml" else "17"
+    shared = ["submit", "cluster=cluster.yaml", "image=a/b:1"]
+    assert train == [*shared, "--", "train", "recipe=digits_gradnorm", "register_as=digits"]
+    assert promote == [*shared, f"name=promote-{number}", "--", "promote", "name=digits"]

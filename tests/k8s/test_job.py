@@ -52,6 +52,12 @@ def test_no_command_is_refused(command: tuple[str, ...]) -> None:
         jobs.make(Settings(), command)
 
 
+def test_a_password_in_an_address_is_refused() -> None:
+    for command, uri in (((*TRAIN, "tracking.uri=http://me:secret@host"), None), (TRAIN, "http://me:secret@host")):
+        with pytest.raises(Misuse, match="a password in an address would stand in the open"):
+            jobs.make(Settings(tracking_uri=uri), command)
+
+
 def test_the_line_can_be_pasted_into_a_shell() -> None:
     line = jobs.make(Settings(), ("train", "recipe=x", "trust=[a, b]")).line
     assert line == "holdfast train recipe=x 'trust=[a, b]'"

@@ -52,6 +52,34 @@ def test_what_ended_well_or_was_refused_is_not_run_again(api: Api, tmp_path: Pat
     assert (tmp_path / "runs").read_text() == "x\n"
 
 
+def test_the_end_of_an_earlier_try_is_not_that_of_this(api: Api, tmp_path: Path) -> None:
+    assert begin("exit 1").wait() == 1
+    second = begin(f"touch {tmp_path}/begun; exec sleep 600", "head-2")
+    until(lambda: (tmp_path / "begun").exists())
+    assert record.read(api.get("Lease", "job")) == record.Record(None, f"head-2-{second.pid}")
+    second.kill()
+
+
+def test_without_rights_it_is_a_misuse_and_not_tried_again(
+    plane: Plane, namespace: str, monkeypatch, tmp_path: Path
+) -> None:
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "nobody", "namespace": namespace}}
+    plane.apply([account], namespace)
+    monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig_for(namespace, "nobody")))
+    monkeypatch.setenv("HOLDFAST_NAMESPACE", namespace)
+    assert begin(f"touch {tmp_path}/begun").wait() == 2
+    assert not (tmp_path / "begun").exists()
+
+
+def test_a_command_that_does_not_end_is_killed(api: Api, tmp_path: Path) -> None:
+    first = begin(f"trap '' TERM; touch {tmp_path}/begun; while :; do sleep 0.1; done", seconds=6)
+    until(lambda: (tmp_path / "begun").exists())
+    lease = api.get("Lease", "job")
+    assert lease
+    api.replace({**lease, "spec": {**lease["spec"], "holderIdentity": "head-2"}})
+    assert first.wait(timeout=30) == 128 + signal.SIGKILL
+
+
 def test_what_failed_is_run_again(api: Api, tmp_path: Path) -> None:
     shell = f"echo x >> {tmp_path}/runs; exit 1"
     assert begin(shell).wait() == begin(shell, "head-2").wait() == 1

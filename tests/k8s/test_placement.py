@@ -95,7 +95,10 @@ def test_workers_with_a_topology_stay_together(plane: Plane, namespace: str, eve
     labels = {**pool.selector, "topology.kubernetes.io/zone": "zone-b"}
     for name in ("far-0", "far-1"):
         plane.node(name, labels, [dict(taint) for taint in pool.taints], room)
-    _, workers = rendered("a100-8", 16)
+    head, workers = rendered("a100-8", 16)
+    plane.apply([head], namespace)  # in a zone of its own: it does not bind the workers
+    plane.node("head-far", {pools.LABEL: "head", "topology.kubernetes.io/zone": "zone-c"}, [], {"cpu": "0"})
+    placed(plane, namespace, [head])
     plane.apply(workers, namespace)
     found = placed(plane, namespace, workers)
     taken = {found[each["metadata"]["name"]]["spec"]["nodeName"] for each in workers}

@@ -91,6 +91,7 @@ def test_no_pod_may_more_than_it_must() -> None:
     assert head["spec"]["serviceAccountName"] == "holdfast-job"
     assert not worker["spec"]["automountServiceAccountToken"]
     assert not submitter["spec"]["automountServiceAccountToken"]
+    assert worker["spec"]["serviceAccountName"] == "holdfast-job", "who it is to the cloud"
     for pod in (head, worker):
         assert pod["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "tracking"}}]
         assert pod["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"

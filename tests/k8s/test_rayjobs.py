@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from k8s import job as jobs
+from k8s import leases, record
 from k8s import submit as submitting
 from k8s.backends.rayjob import RayJobs
-from k8s.errors import Lost, Misuse, Unreachable
-from k8s.follow import follow
+from k8s.errors import Misuse, Unreachable
+from k8s.follow import follow, patiently
 from k8s.settings import Settings
 from k8s.state import FAILURE, LOST, OK, STOPPED, State
 from tests.k8s.cluster import accounts
@@ -41,6 +42,11 @@ def submitter(crds: list[str], plane: Plane, namespace: str, monkeypatch: pytest
 
 def job(place: RayJobs, *command: str) -> jobs.Job:
     return jobs.make(place.settings, command or TRAIN)
+
+
+def started(place: RayJobs, each: jobs.Job) -> bool:
+    """As `submit` starts it: what is on its way is asked for again."""
+    return patiently(lambda: place.start(each), 30.0)
 
 
 class Waiting(threading.Thread):
@@ -187,7 +193,7 @@ def test_two_submitters_at_once_make_one_job(submitter: Callable[..., RayJobs]) 
     place = submitter()
     each = job(place)
     made: list[bool] = []
-    threads = [threading.Thread(target=lambda: made.append(submitter().start(each))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: made.append(started(submitter(), each))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -212,7 +218,7 @@ def test_an_ended_job_is_told_and_only_run_anew_on_request(
         assert not submitter().start(each)
         assert submitter().state(each.name).code == FAILURE
         before = place.api.get("RayJob", each.name)
-        assert submitter(again=True).start(each)
+        assert started(submitter(again=True), each)
     after = place.api.get("RayJob", each.name)
     assert before
     assert after
@@ -239,7 +245,7 @@ def test_the_same_command_is_not_run_twice_at_once(submitter: Callable[..., RayJ
     [
         ({"queue": "gpu"}, "queue=gpu is no LocalQueue of namespace .*; there are: none"),
         ({"secrets": ("tracking",)}, "secrets=tracking: no such Secret"),
-        ({"namespace": "elsewhere"}, "namespace=elsewhere: you may not"),
+        ({"namespace": "elsewhere"}, "namespace=elsewhere: the cluster refuses to show"),
         ({"context": "prod"}, "context=prod is not in the kube config; there are tests"),
         ({"team": "two words"}, "the cluster refuses the job .*two words"),
     ],
@@ -263,14 +269,14 @@ def test_without_a_kube_config_the_remedy_is_said(tmp_path: Path, monkeypatch: p
         RayJobs(Settings())
 
 
-def test_a_cluster_that_never_answers_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_never_answers_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = {"name": "c", "cluster": {"server": "https://127.0.0.1:9"}}
     context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
     user = {"name": "u", "user": {"token": "t"}}
     config = {"clusters": [cluster], "contexts": [context], "users": [user], "current-context": "x"}
     (tmp_path / "config").write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", **config}))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    with pytest.raises(Lost, match=r"https://127.0.0.1:9 does not answer"):
+    with pytest.raises(Misuse, match=r"https://127.0.0.1:9 does not answer .*: nothing was submitted"):
         submitting.submit([f"image={IMAGE}", "patience_minutes=0.02"], TRAIN, print, print, True, None)
 
 
@@ -302,6 +308,72 @@ def test_a_cluster_without_or_with_an_old_kuberay_says_what_to_install(
     monkeypatch.setattr(place, "_get", lambda name: None)
     with pytest.raises(Misuse, match=says):
         place.start(job(place))
+
+
+def test_a_lease_of_an_earlier_job_is_not_believed(
+    submitter: Callable[..., RayJobs], plane: Plane, namespace: str
+) -> None:
+    """One that nobody owns, and one of a job that was deleted: both say that the command had ended well."""
+    place = submitter()
+    each = job(place)
+    path = plane.path("coordination.k8s.io/v1", "Lease", namespace)
+    stale = record.lease(each.name, namespace)
+    stale["metadata"]["annotations"] = {record.EXIT: "0"}
+    plane.call("POST", path, stale)
+    time.sleep(1.1)  # times of creation are by the second
+    place.start(each)
+    assert record.read(place.api.get("Lease", each.name)) == record.Record(None, None)
+    gone = {**stale["metadata"], "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "gone"}]}
+    place.cancel(each.name)
+    until(lambda: place.api.get("RayJob", each.name) is None)
+    assert place.api.get("Lease", each.name) is None, "it goes with its job, at once"
+    plane.call("POST", path, {**stale, "metadata": gone})
+    started(place, each)
+    assert record.read(place.api.get("Lease", each.name)) == record.Record(None, None)
+
+
+def test_a_lease_that_the_command_made_first_is_adopted(
+    submitter: Callable[..., RayJobs], plane: Plane, namespace: str
+) -> None:
+    place = submitter()
+    each = job(place)
+    place.start(each)
+    leases.drop(place.api, each.name)
+    plane.call("POST", plane.path("coordination.k8s.io/v1", "Lease", namespace), record.lease(each.name, namespace))
+    assert not place.start(each)
+    lease, there = place.api.get("Lease", each.name), place.api.get("RayJob", each.name)
+    assert lease
+    assert there
+    assert lease["metadata"]["ownerReferences"][0]["uid"] == there["metadata"]["uid"]
+
+
+@recorded
+def test_a_lost_job_is_run_again_by_the_same_line(
+    submitter: Callable[..., RayJobs], plane: Plane, namespace: str
+) -> None:
+    place = submitter()
+    each = job(place)
+    place.start(each)
+    with Replay(Trace("head-pod-killed-submitter-backoff-0"), plane, namespace, each.name, SPEED) as replay:
+        replay.wait()
+        assert place.state(each.name).code == LOST
+        assert started(submitter(), each)
+
+
+def test_a_job_whose_pods_may_not_be_made_says_why(
+    submitter: Callable[..., RayJobs], plane: Plane, namespace: str
+) -> None:
+    place = submitter()
+    each = job(place)
+    place.start(each)
+    there = plane.path("ray.io/v1", "RayJob", namespace, each.name)
+    status = {"status": {"jobDeploymentStatus": "Initializing", "rayClusterName": "ray-x"}}
+    plane.call("PATCH", f"{there}/status", status, "application/merge-patch+json")
+    about = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": "ray-x", "namespace": namespace}
+    event = {"metadata": {"name": "e"}, "involvedObject": about, "type": "Warning", "reason": "FailedToCreateHeadPod"}
+    event |= {"message": "exceeded quota: pods", "lastTimestamp": "2026-01-01T00:00:00Z", "count": 1}
+    plane.call("POST", plane.path("v1", "Event", namespace), event)
+    assert place.state(each.name).message == "exceeded quota: pods"
 
 
 def test_a_long_ended_job_of_the_same_command_is_cleared_away(

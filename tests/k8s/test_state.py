@@ -56,7 +56,8 @@ def seen(trace: Trace, record: Record | None = None) -> Iterator[State]:
                 "spec": {**job.get("spec", {}), **row.object.get("spec", {}), **(row.object.get("spec_changed") or {})},
             }
         if job:
-            yield state.read(job, list(pods.values()), [], record)
+            job["metadata"] = {**job["metadata"], "creationTimestamp": None}  # it was recorded long ago
+            yield state.read(job, list(pods.values()), [], [], record)
 
 
 def test_there_is_an_end_for_every_recording() -> None:
@@ -103,10 +104,17 @@ def test_a_refusal_is_a_stopped_job_with_its_code_in_the_record() -> None:
     assert list(seen(Trace("stopped"), Record(None, "pod-1")))[-1].code == STOPPED
 
 
+def test_a_job_that_no_operator_looks_at_says_so() -> None:
+    old = {"metadata": {"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {}}
+    found = state.read(old, [], [], [], None)
+    assert found.hopeless
+    assert "operator has not looked at it" in found.message
+
+
 def test_a_cleared_status_is_not_yet_an_end() -> None:
     cleared = {"metadata": {"name": "x"}, "spec": {}, "status": {"failed": 1}}
-    assert state.read(cleared, [], [], None).phase == STARTING
-    assert state.read({"metadata": {"name": "x"}, "spec": {}}, [], [], None).phase == STARTING
+    assert state.read(cleared, [], [], [], None).phase == STARTING
+    assert state.read({"metadata": {"name": "x"}, "spec": {}}, [], [], [], None).phase == STARTING
 
 
 def test_validation_fails_as_misuse() -> None:
@@ -115,17 +123,17 @@ def test_validation_fails_as_misuse() -> None:
         "spec": {},
         "status": {"jobDeploymentStatus": "ValidationFailed", "reason": "ValidationFailed", "message": "no head"},
     }
-    found = state.read(job, [], [], None)
+    found = state.read(job, [], [], [], None)
     assert (found.code, found.told()) == (MISUSE, "refused as misuse: no head")
 
 
 def test_a_job_in_a_queue_says_what_it_waits_for() -> None:
     job = {"metadata": {"name": "x", "labels": {"kueue.x-k8s.io/queue-name": "gpu"}}, "spec": {"suspend": True}}
     reserved = {"type": "QuotaReserved", "status": "False", "message": "couldn't assign flavors: insufficient quota"}
-    found = state.read(job, [], [{"status": {"conditions": [reserved]}}], None)
+    found = state.read(job, [], [{"status": {"conditions": [reserved]}}], [], None)
     assert (found.phase, found.code) == (WAITING, None)
     assert found.message == "waiting for quota of queue gpu (couldn't assign flavors: insufficient quota)"
-    assert "admission by queue gpu" in state.read(job, [], [], None).message
+    assert "admission by queue gpu" in state.read(job, [], [], [], None).message
 
 
 def test_a_pending_pod_names_its_own_pool_and_gpus() -> None:
