@@ -1,8 +1,9 @@
 """``python -m k8s.once JOB -- COMMAND``: run a job's command, and nobody else at the same time; what Ray's head runs.
 
-The command is started once this process holds the job's lease (see ``k8s.record``), and ended when it loses it.  How it
-ended is written there.  A second start of a job that ended well, or that was refused, runs nothing: it gives the same
-exit code.  Such an end other than 0 would make KubeRay try again, on a new cluster: so the job is stopped instead.
+The command is started once this process holds the job's lease (see ``k8s.record``; ``HOLDFAST_LEASE_SECONDS`` gives it
+another length), and ended when it loses it.  How it ended is written there.  A second start of a job that ended well,
+or that was refused, runs nothing: it gives the same exit code.  Such an end other than 0 would make KubeRay try again,
+on a new cluster: so the job is stopped instead.
 """
 
 import json
@@ -158,8 +159,9 @@ def main(arguments: Sequence[str]) -> int:
     holder = f"{os.environ.get('HOSTNAME', 'unknown')}-{os.getpid()}"
     try:
         api = Api(namespace=os.environ.get("HOLDFAST_NAMESPACE"))
-        api.read_seconds = record.SECONDS / 8
-        code = once(api, name, command, holder, record.SECONDS)
+        seconds = float(os.environ.get("HOLDFAST_LEASE_SECONDS", record.SECONDS))
+        api.read_seconds = seconds / 8
+        code = once(api, name, command, holder, seconds)
     except (Misuse, Refusal) as error:  # no rights: a new cluster would have them as little
         print(f"the lease of {name} cannot be had ({error})", file=sys.stderr)
         code = 2

@@ -10,10 +10,15 @@ import pytest
 LONGEST = (
     "pipelines/test_docs.py",
     "trainers/attacks/test_reference.py",
+    "infra/test_terraform.py",
     "pipelines/test_tune.py",
+    "k8s/test_lives.py",
     "pipelines/test_clusters.py",
     "pipelines/test_circle.py",
+    "k8s/test_guide.py",
+    "infra/test_mlflow_server.py",
     "pipelines/test_evaluate.py",
+    "k8s/test_rayjobs.py",
     "pipelines/test_kills.py",
     "pipelines/test_promote.py",
     "pipelines/test_retrain.py",
@@ -21,6 +26,9 @@ LONGEST = (
     "pipelines/promotion/test_move.py",
     "pipelines/test_train.py",
     "benchmarks/test_evaluation_scaling.py",
+    "k8s/test_ray.py",
+    "k8s/test_operator.py",
+    "k8s/test_chart.py",
     "pipelines/evaluation/test_crew.py",
 )
 

@@ -46,13 +46,14 @@ class Objects:
         return self._call("GET", kind, labelSelector=labels)["items"]
 
     def create(self, kind: str, body: Object) -> Object:
-        """What is there already, from a call whose answer was lost, is as good as created."""
+        """What is there already, from a call whose answer was lost, is as good as created: if it has the same owner."""
         whole = {"apiVersion": GROUPS[kind], "kind": kind, **body}
         try:
             return self._call("POST", kind, body=whole)
         except ApiException as refusal:
             found = self.get(kind, body["metadata"]["name"]) if refusal.status == 409 else None
-            if found is None:
+            owners = body["metadata"].get("ownerReferences")
+            if found is None or (owners and found["metadata"].get("ownerReferences") != owners):
                 raise
             return found
 

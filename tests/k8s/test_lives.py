@@ -47,7 +47,7 @@ class Lives:
 
     def submitted(self, **more: Any) -> tuple[RayJobs, Job]:
         env = {"PATH": f"{self.folder}:{os.environ['PATH']}", "KUBECONFIG": str(self.folder / "job.kubeconfig")}
-        env |= {"HOLDFAST_NAMESPACE": self.namespace}
+        env |= {"HOLDFAST_NAMESPACE": self.namespace, "HOLDFAST_LEASE_SECONDS": "24"}
         place = RayJobs(Settings(**{"image": "a/b:1", "pool": "cpu", "env": env, "retries": 1, **more}))
         job = make(place.settings, ("train", "recipe=digits_standard"))
         assert place.start(job)

@@ -154,7 +154,7 @@ def test_four_lives_that_never_run(begin: Callable[..., Life]) -> None:
     worker = {**CONTAINER, "resources": {"limits": {"nvidia.com/gpu": "4"}}}
     wide["workerGroupSpecs"][0]["template"] = {"spec": {"containers": [worker]}}
     roomless = begin("roomless", rayClusterSpec=wide)
-    imageless = begin("imageless", rayClusterSpec=with_head(image=ABSENT), preRunningDeadlineSeconds=5)
+    imageless = begin("imageless", rayClusterSpec=with_head(image=ABSENT), preRunningDeadlineSeconds=20)
     look_at_refused(refused)
     look_at_queued(queued)
     look_at_roomless(roomless)

@@ -1,13 +1,15 @@
 """Jobs on a running Ray cluster: a real head, by its Jobs API."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
+from k8s.backends import ray
 from k8s.backends.ray import RayCluster
 from k8s.errors import Misuse, Unreachable
 from k8s.follow import follow
@@ -49,6 +51,29 @@ def run(head: Head, each: Job, **more: object) -> tuple[State, list[str]]:
     backend = place(head, **more)
     backend.start(each)
     return follow(backend, each.name, print, lines.append, 20.0), lines
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``answer(status, text, method)``: what all of that method get from now on, as of a proxy before the cluster."""
+    real = requests.Session.request
+
+    def now(status: int, text: str = "", method: str = "") -> None:
+        def request(session: requests.Session, asked: str, *words: Any, **more: Any) -> requests.Response:
+            if method not in ("", asked):
+                return real(session, asked, *words, **more)
+            said = requests.Response()
+            said.status_code, said._content = status, text.encode()
+            said.headers["Content-Type"] = "text/html"
+            return said
+
+        monkeypatch.setattr(requests.Session, "request", request)
+
+    return now
+
+
+def text(backend: RayCluster, name: str) -> list[str]:
+    return [line for _, _, line in backend.logs(name, None)]
 
 
 @pytest.mark.parametrize(("exit_code", "code"), [(0, OK), (1, FAILURE), (3, REFUSED), (42, FAILURE)])
@@ -122,35 +147,116 @@ def test_an_unknown_job_is_a_misuse(head: Head) -> None:
     assert all(each.name != "nothing" for each in place(head).jobs())
 
 
+def test_a_last_line_without_its_end_is_shown_whole(head: Head, tmp_path: Path) -> None:
+    """Ray writes a line of its own into the log as the command begins, which may fall into one of the command's."""
+    wait = "until test -e %s; do sleep 0.1; done"
+    begin, end = tmp_path / "begin", tmp_path / "end"
+    each = job("partial", f"{wait % begin}; echo line; printf be; {wait % end}; printf gun")
+    backend, lines = place(head), []
+    backend.start(each)
+    until(lambda: any("Running entrypoint" in line for line in text(place(head), each.name)))
+    begin.touch()
+    until(lambda: "line" in text(place(head), each.name))
+    assert text(place(head), each.name)[-1] == "line"
+    end.touch()
+    assert follow(backend, each.name, print, lines.append, 20.0).code == OK
+    assert lines[-2:] == ["line", "begun"]
+
+
+def test_the_longer_a_log_the_seldomer_it_is_fetched(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the whole of it comes each time; once the job has ended it comes at once."""
+    each = job("long", f"seq 1000; until test -e {tmp_path}/go; do sleep 0.1; done; echo end")
+    monkeypatch.setattr(ray, "LOG_SECONDS", 0.0)
+    often, seldom = place(head), place(head)
+    often.start(each)
+    until(lambda: "1000" in text(often, each.name))
+    assert text(often, each.name)[-1] == "1000"
+    monkeypatch.setattr(ray, "LOG_CHARACTERS", 1)
+    assert text(seldom, each.name)[-1] == "1000"
+    assert text(seldom, each.name) == [], "its next time is in an hour"
+    (tmp_path / "go").touch()
+    until(lambda: often.state(each.name).code == OK)
+    assert text(seldom, each.name)[-1] == "end"
+    assert text(seldom, each.name)[-1] == "end"
+
+
 def test_a_lost_head_is_waited_for_and_the_job_begun_again(tmp_path: Path) -> None:
     """A new head knows no old jobs: what ran on the old one went with it, so that none runs twice at once."""
+    lines: list[str] = []
     with Head() as own:
         until(lambda: own.ready)
-        each = job("again", f"echo x >> {tmp_path}/runs; while ! test -e {tmp_path}/go; do sleep 0.1; done")
+        count = f"echo x >> {tmp_path}/runs; for i in 1 2 3; do echo run $(wc -l < {tmp_path}/runs) line $i; done"
+        each = job("again", f"{count}; while ! test -e {tmp_path}/go; do sleep 0.1; done")
         backend = place(own, retries=1)
         backend.start(each)
         ends: list[State] = []
-        waiting = threading.Thread(target=lambda: ends.append(follow(backend, each.name, print, print, 60.0)))
+        waiting = threading.Thread(target=lambda: ends.append(follow(backend, each.name, print, lines.append, 60.0)))
         waiting.start()
-        until(lambda: (tmp_path / "runs").exists())
+        until(lambda: "run 1 line 3" in lines)
         own.kill()
         own.start()
         until(lambda: (tmp_path / "runs").read_text() == "x\nx\n")
         (tmp_path / "go").touch()
         waiting.join()
         assert [found.code for found in ends] == [OK]
+        shown = [line for line in lines if line.startswith("run")]
+        assert shown == [f"run {i} line {j}" for i in (1, 2) for j in (1, 2, 3)], "each run's from its beginning"
+        onlooker = place(own)
+        assert onlooker.state(each.name).code == OK
         own.kill()
         own.start()
         until(lambda: own.ready)
         assert follow(backend, each.name, print, print, 20.0).code == LOST, "no more retries are left"
+        found = follow(onlooker, each.name, print, print, 20.0)
+        assert (found.code, found.reason) == (LOST, "HeadLost"), "who only follows cannot submit it again"
+        with pytest.raises(Misuse, match="again: no such job"):
+            place(own).state(each.name)
     with pytest.raises(Unreachable, match="does not answer"):
         backend.state(each.name)
 
 
-def test_a_cluster_with_a_token_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Answer:
-        status_code, content, text = 401, b"", ""
+@pytest.mark.parametrize(
+    ("status", "said", "told"),
+    [
+        (401, "", "answers 401: set RAY_AUTH_TOKEN"),
+        (403, "", "answers 403: set RAY_AUTH_TOKEN"),
+        (200, "<html>Log in</html>", r"address=http://\S+ is not a Ray dashboard \(it answers text/html\)"),
+        (200, "", "is not a Ray dashboard"),
+        (200, '"pong"', "is not a Ray dashboard"),
+    ],
+)
+def test_a_users_mistake_is_one_until_a_job_was_seen(
+    head: Head, answer: Callable[..., None], status: int, said: str, told: str
+) -> None:
+    """A token that expired while a job runs does not end it."""
+    follower, fresh, each = place(head), place(head), job("seen", "true")
+    run(head, each)
+    assert follower.state(each.name).code == OK
+    answer(status, said)
+    for ask in (lambda: fresh.start(each), fresh.jobs, lambda: fresh.state(each.name), lambda: fresh.cancel(each.name)):
+        with pytest.raises(Misuse, match=told):
+            ask()
+    for ask in (lambda: follower.state(each.name), lambda: list(follower.logs(each.name, None))):
+        with pytest.raises(Unreachable, match=told) as error:
+            ask()
+        assert error.value.status == status
 
-    monkeypatch.setattr(requests.Session, "request", lambda *_, **__: Answer())
-    with pytest.raises(Misuse, match="answers 401: set RAY_AUTH_TOKEN"):
-        RayCluster(Settings(backend="ray", address="http://head:8265")).jobs()
+
+def test_what_the_cluster_refuses_is_told_in_its_words(head: Head, answer: Callable[..., None]) -> None:
+    backend, each = place(head), job("refused", "true")
+    run(head, each)
+    asks: list[tuple[str, Callable[[], object]]] = [
+        ("GET", lambda: backend.state(each.name)),
+        ("GET", backend.jobs),
+        ("GET", lambda: list(backend.logs(each.name, None))),
+        ("GET", lambda: backend.start(each)),
+        ("POST", lambda: backend.cancel(each.name)),
+        ("POST", lambda: backend.start(job("new", "true"))),
+        ("DELETE", lambda: place(head, again=True).start(each)),
+    ]
+    for method, ask in asks:
+        answer(422, "Traceback:\n  ...\nValueError: no room for it\n", method)
+        with pytest.raises(Misuse, match="ValueError: no room for it"):
+            ask()
