@@ -1,8 +1,8 @@
 """What `holdfast submit` adds, and whether it tells the truth.  python benchmarks/submit.py [--quick] [--json FILE]
 
 ``seconds_submit_to_entrypoint``: from the start of `holdfast submit backend=ray` to the first line of the command,
-minus the same of `ray job submit` on the same Ray head; whole processes, taking turns.  ``seconds_once_adds``: what the lease
-adds on Kubernetes, from the start of `python -m k8s.once` to the command's first line, against a real API server.
+minus the same of `ray job submit` on the same Ray head; whole processes, taking turns.  ``seconds_once_adds``: what the
+lease adds on Kubernetes, from the start of `python -m k8s.once` to the command's first line, against a real API server.
 ``wrong_exit_codes``: of endings whose code is known: every recorded life of a RayJob, played on a real API server, also
 with that server restarted, with a job deleted, with a record that the command left; and on a real Ray head every code,
 a stop and a lost head.  ``seconds_to_notice_the_end``: from when another watch saw a job's end, or its end by Ray's
