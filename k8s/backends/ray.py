@@ -48,11 +48,13 @@ class RayCluster:
         there = self._find(job.name)
         if there is not None:
             self._same(there, job)
+        while there is not None:
             code = self._read(there).code
             if code != state.LOST and not (self.settings.again and code is not None):
                 return False
             self._ask("DELETE", f"/api/jobs/{job.name}")
             time.sleep(FORGET_SECONDS)
+            there = self._find(job.name)  # the monitor may have written it down anew, as dead
         self._alone(job)
         return self._submit(job)
 
