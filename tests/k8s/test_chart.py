@@ -304,6 +304,7 @@ def test_a_schedule_fires_and_a_refusal_is_not_tried_again(plane, namespace, sta
     for pod in pods:
         log = plane.open("GET", plane.path("v1", "Pod", namespace, pod["metadata"]["name"]) + "/log").data.decode()
         assert (
-            log.split() == f"submit name={name} cluster=/etc/holdfast/cluster.yaml -- retrain recipe=digits_sat".split()
+            log.split()
+            == f"submit name={name}-r cluster=/etc/holdfast/cluster.yaml -- retrain recipe=digits_sat".split()
         )
     assert of_kind(rendered, "CronJob")["holdfast-digits"]["spec"]["concurrencyPolicy"] == "Forbid"
