@@ -41,7 +41,6 @@ def check(api: Api, settings: Settings, rayjob: Mapping[str, Any]) -> None:
             ) from error
         if error.status != 409:  # it is there: the caller attaches to it
             raise Misuse(f"the cluster refuses the job ({error})") from error
-
     _queue(api, settings)
     _secrets(api, settings)
 

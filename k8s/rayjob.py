@@ -169,6 +169,7 @@ def _template(settings: Settings, pool: Pool, gpus: int, name: str, head: bool) 
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}],
     }
     spec: dict[str, Any] = {
+        "serviceAccountName": settings.service_account,  # the workers' too: it is who they are to AWS
         "automountServiceAccountToken": head,
         "containers": [container],
         "securityContext": pod_security(),
@@ -179,7 +180,6 @@ def _template(settings: Settings, pool: Pool, gpus: int, name: str, head: bool) 
             {"name": "tmp", "emptyDir": {}},
         ],
     }
-    spec["serviceAccountName"] = settings.service_account  # the workers' too: it is who they are to AWS
     if head:
         container["ports"] = [{"name": name, "containerPort": port} for name, port in PORTS.items()]
     if spot:

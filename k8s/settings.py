@@ -98,7 +98,7 @@ BACKENDS = {
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|API_KEY")
 
 
-def read(words: Sequence[str], **given: Any) -> Settings:
+def read(words: Sequence[str]) -> Settings:
     """Errors: ``Misuse`` for an unknown key, a value of another type, and a number that cannot be."""
     found: dict[str, Any] = {}
     for word in words:
@@ -113,7 +113,7 @@ def read(words: Sequence[str], **given: Any) -> Settings:
         raise Misuse(f"{unknown[0]}: unknown setting{nearest(unknown[0], HINTS)}")
     values = {key: _value(key, value) for key, value in found.items()}
     values["env"] = {**values.get("env", {}), **env}
-    settings = replace(Settings(), **values, **given)
+    settings = replace(Settings(), **values)
     _check(settings)
     for word in words:
         key = word.partition("=")[0].partition(".")[0]

@@ -45,10 +45,11 @@ def submit(words: Sequence[str], command: Sequence[str], say: Say, line: Say, wa
     try:
         created = patiently(lambda: place.start(job), patience, say)
         say(f"{job.name} {'submitted to' if created else 'is there already, in'} {place.where}")
+        found = patiently(lambda: place.state(job.name), patience, say)
+        if not created and found.code is not None:
+            say(f"{job.name} had ended before; again=true runs it anew")
         if wait:
             found = follow(place, job.name, say, line, patience)
-        else:
-            found = patiently(lambda: place.state(job.name), patience, say)
     except Unreachable as error:
         if not getattr(place, "answered", True):
             raise Misuse(f"{error}: nothing was submitted") from error
@@ -58,8 +59,6 @@ def submit(words: Sequence[str], command: Sequence[str], say: Say, line: Say, wa
     except KeyboardInterrupt:
         say(f"{job.name} goes on: the same command follows it again, `holdfast cancel {job.name}` ends it")
         raise
-    if found.code is not None and not created and not settings.again:
-        say(f"{job.name} had been run already; again=true runs it anew")
     leave(found, out)
     return found
 

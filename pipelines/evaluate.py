@@ -37,10 +37,13 @@ class Seat:
     doubts: Iterable[str]
 
 
-def evaluate(config: dict[str, Any], console: Console, command: str = "", debug: bool = False) -> dict[str, Any]:
+def evaluate(
+    config: dict[str, Any], console: Console, command: str = "", debug: bool = False, what: str = holding.EVALUATE
+) -> dict[str, Any]:
     """Refuse what cannot be judged, attack, look for doubts, report; the same command continues its journal.
 
-    Errors: ``Misuse`` before any work; ``Failure`` and ``Lost`` with the journal kept.
+    ``what``: the work its cost is counted under.  Errors: ``Misuse`` before any work; ``Failure`` and ``Lost`` with the
+    journal kept.
     """
     config = located(config)
     evaluation = prepare(config)
@@ -61,7 +64,7 @@ def evaluate(config: dict[str, Any], console: Console, command: str = "", debug:
     console.print(_opening(evaluation), soft_wrap=True)
     if pieces or middles:
         console.print(f"note: continuing from {pieces} finished items and {len(middles)} begun ones", soft_wrap=True)
-    with conclude.run(evaluation) as run_id, _held(evaluation, seat, run_id, command):
+    with conclude.run(evaluation) as run_id, _held(evaluation, seat, run_id, what):
         with _crew(evaluation, seat, journal) as crew:
             _work(evaluation, ledger, journal, middles, crew, console)
             extra = appendix(evaluation, ledger, journal, crew)
@@ -87,11 +90,9 @@ def _seat(config: Mapping[str, Any], debug: bool) -> Seat:
     return Seat(config["device"] != "cpu" and torch.cuda.is_available(), None, ())
 
 
-def _held(evaluation: Evaluation, seat: Seat, run_id: str, command: str) -> AbstractContextManager[None]:
-    """For what it costs.  A version that no command line named is judged by the gate."""
-    gate = evaluation.candidate.version is not None and not command
+def _held(evaluation: Evaluation, seat: Seat, run_id: str, what: str) -> AbstractContextManager[None]:
+    config = evaluation.config
     resources = seat.resources or {"CPU": torch.get_num_threads(), "GPU": float(seat.use_gpu)}
-    what, config = holding.PROMOTE if gate else holding.EVALUATE, evaluation.config
     return holding.held(config["tracking"]["uri"], run_id, what, config["workers"], resources)
 
 

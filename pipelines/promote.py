@@ -16,7 +16,7 @@ from pipelines.promotion.evidence import Evidence, evidence
 from pipelines.promotion.gate import Clause, Decision
 from pipelines.promotion.move import Plan
 from pipelines.promotion.policy import Policy, policy
-from pipelines.tracking import audit, registry, server, versions
+from pipelines.tracking import audit, holding, registry, server, versions
 from pipelines.tracking.registry import ARTEFACT
 from pipelines.tracking.versions import CHALLENGER, CHAMPION, COPIED
 
@@ -165,7 +165,7 @@ class Gatekeeper:
 
     def _evidence(self, name: str, number: int, inspected: artefact.Artefact) -> Evidence:
         model = {**self._judged["model"], "source": f"models:/{name}/{number}"}
-        found = evaluate({**self._judged, "model": model}, self._console, debug=self._debug)
+        found = evaluate({**self._judged, "model": model}, self._console, debug=self._debug, what=holding.PROMOTE)
         return evidence(f"{name}/{number}", inspected, found)
 
     def _promote(self, asked: Request, decision: Decision, proof: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pipelines.evaluation.prepare import located
 from pipelines.promotion import judging
 from pipelines.retraining.job import Job
 from pipelines.retraining.manifest import Manifest
-from pipelines.tracking import versions
+from pipelines.tracking import holding, versions
 from pipelines.tracking.registry import ARTEFACT
 from pipelines.tracking.versions import Version
 from trainers.evaluation.intervals import difference
@@ -62,7 +62,10 @@ def fallen(
     if not ask:
         return None
     model = {**judged["model"], "source": f"models:/{champion.name}/{champion.number}"}
-    before, after = (evaluate({**each, "model": model}, job.console, debug=job.debug) for each in (judged, fresh))
+    before, after = (
+        evaluate({**each, "model": model}, job.console, debug=job.debug, what=holding.PROMOTE)
+        for each in (judged, fresh)
+    )
     found = compared(before, after, margin)
     versions.tag(uri, champion.name, champion.number, {FOUND: json.dumps(found), KEY: key})
     return found

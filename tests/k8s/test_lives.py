@@ -3,7 +3,6 @@
 The job's command is a program of the test's in place of ``holdfast``, found first on the head's PATH.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from k8s.job import Job, make
 from k8s.settings import Settings
 from k8s.state import FAILURE, OK, REFUSED, RUNNING, STOPPED, State
 from tests.k8s.cluster import accounts, nodes
-from tests.k8s.kubelet import Kubelet
+from tests.k8s.kubelet import PROGRAMS, Kubelet
 from tests.k8s.operator import Head, Operator, played
 from tests.k8s.plane import Plane, until
 
@@ -46,7 +45,7 @@ class Lives:
         self.operator, self.kubelet = operator, kubelet
 
     def submitted(self, **more: Any) -> tuple[RayJobs, Job]:
-        env = {"PATH": f"{self.folder}:{os.environ['PATH']}", "KUBECONFIG": str(self.folder / "job.kubeconfig")}
+        env = {"PATH": f"{self.folder}:{PROGRAMS}", "KUBECONFIG": str(self.folder / "job.kubeconfig")}
         env |= {"HOLDFAST_NAMESPACE": self.namespace, "HOLDFAST_LEASE_SECONDS": "24"}
         place = RayJobs(Settings(**{"image": "a/b:1", "pool": "cpu", "env": env, "retries": 1, **more}))
         job = make(place.settings, ("train", "recipe=digits_standard"))

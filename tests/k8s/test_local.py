@@ -70,7 +70,7 @@ def test_submitted_again_it_is_told_and_not_run_again(settings: Settings, tmp_pa
     submit(settings, "run", str(tmp_path), "1")
     found, said, lines = submit(settings, "run", str(tmp_path), "1")
     assert (found.code, lines) == (FAILURE, ["begun", "done"])
-    assert said[-1].endswith("again=true runs it anew")
+    assert said[1].endswith("had ended before; again=true runs it anew")
     assert (tmp_path / "runs").read_text() == "x"
     submit(settings, "run", str(tmp_path), "1", again="true")
     assert (tmp_path / "runs").read_text() == "xx"

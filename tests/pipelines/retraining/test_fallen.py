@@ -68,7 +68,7 @@ class Asked:
         versions.tag(uri, self.name, 1, {ARTEFACT: "a" * 64})
         monkeypatch.setattr(module, "evaluate", self._evaluate)
 
-    def _evaluate(self, config: dict[str, Any], console: Console, debug: bool) -> dict[str, Any]:
+    def _evaluate(self, config: dict[str, Any], console: Console, debug: bool, what: str) -> dict[str, Any]:
         assert config["model"]["source"] == f"models:/{self.name}/1"
         self.evaluated.append(config["data"]["path"] or "the policy's")
         return found(900, 700) if config["data"]["path"] is None else found(880, 500)
