@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from pipelines.errors import Failure, Misuse, Refused
@@ -20,6 +20,9 @@ from pipelines.tracking.audit import Record
 from pipelines.tracking.registry import RETRAININGS
 
 LIFE, BEAT = 120.0, 15.0
+WAKE = signal.SIGUSR1
+"""Interrupts the block of a lost lease, whatever it waits for.  Not SIGINT: a shell has it ignored by what it starts in
+the background."""
 OPEN, DONE, FAILED, DEAD, LEFT = "open", "done", "failed", "dead", "left"
 """At work; ended; ended by an error, or by the death of its process: to be gone on with; left to another."""
 UNFINISHED = (OPEN, FAILED, DEAD)
@@ -44,6 +47,12 @@ def unfinished(found: list[Record]) -> Record | None:
     return planned[-1] if planned and planned[-1].state in UNFINISHED else None
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """As SIGINT would: Ray Train has an answer of its own to that, which ends the workers first."""
+    answer = signal.getsignal(signal.SIGINT)
+    (answer if callable(answer) else signal.default_int_handler)(signal.SIGINT, frame)
+
+
 class Lease:
     """``with Lease(uri, name) as lease``: the only one, until the block ends; ``earlier``: the records before it.
 
@@ -56,6 +65,7 @@ class Lease:
         self._writing = threading.Lock()
         self._over = threading.Event()
         self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._handled: Any = None
 
     def __enter__(self) -> Self:
         facts: dict[str, Any] = {}
@@ -71,6 +81,8 @@ class Lease:
         for record in still:
             self._settle(record, DEAD)
         self.earlier = [r for r in records(self._uri, self._name) if r.number < self.record.number]
+        if threading.current_thread() is threading.main_thread():
+            self._handled = signal.signal(WAKE, _interrupt)
         self._beating.start()
         return self
 
@@ -86,6 +98,8 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
+        if self._handled is not None:
+            signal.signal(WAKE, self._handled)
         if self._lost:
             raise self._gone() from error
         if error is None:
@@ -119,7 +133,7 @@ class Lease:
                 last = -LIFE
             if holder.now() - last > LIFE / 2 and not self._over.is_set():
                 self._lost = True
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes what waits, too
+                signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
                 return
 
     def _touch(self, text: str = "") -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.k8s import cluster
 from tests.k8s.controlplane.control_plane import ControlPlane
+from tests.k8s.head import Head
 from tests.k8s.kubelet import Kubelet
 from tests.k8s.plane import Plane, until
 
@@ -79,6 +80,14 @@ def start_kubelet(plane: Plane, tmp_path: Path) -> Iterator[Callable[..., Kubele
     yield start
     for kubelet in started:
         kubelet.stop()
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """A Ray head on this machine."""
+    with Head() as started:
+        until(lambda: started.ready, 120)
+        yield started
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.pipelines.ports import free_ports
 class Head:
     """A real `ray start --head`. The next one listens where the last did: in a cluster its service's name lasts."""
 
-    def __init__(self, cpus: int = 2) -> None:
+    def __init__(self, cpus: int = 3) -> None:
         self.port, self.dashboard, self.agent = free_ports(3)
         self.url = f"http://127.0.0.1:{self.dashboard}"
         self._place = Path("/tmp") / f"holdfast-head-{os.getpid()}-{self.port}"  # sockets allow 107 characters

@@ -18,9 +18,10 @@ import yaml
 from k8s.settings import HINTS
 from pipelines.cli import main
 from tests.k8s.cluster import accounts, nodes
+from tests.k8s.head import Head
 from tests.k8s.kubelet import Kubelet
-from tests.k8s.operator import Head, Operator, played
-from tests.k8s.plane import Plane, until
+from tests.k8s.operator import Operator, played
+from tests.k8s.plane import Plane
 from tests.pipelines.guides import ROOT, files
 
 PAGE = ROOT / "docs" / "cluster.md"
@@ -56,13 +57,6 @@ class World:
                 f"env.{key}={value}" for key, value in env.items()
             ]
         return [*words[:at], *here, *words[at:], *small]
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    with Head(cpus=3) as started:
-        until(lambda: started.ready, 120)
-        yield started
 
 
 @pytest.fixture

@@ -16,12 +16,6 @@ pytestmark = pytest.mark.skipif(not RECORDINGS.is_dir(), reason=MISSING)
 ABSENT = "registry.test/absent:1"
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    with Head() as started:
-        yield started
-
-
 @pytest.fixture
 def begin(
     plane: Plane, crds: list[str], namespace: str, head: Head, start_kubelet: Callable[..., Kubelet]

@@ -1,7 +1,8 @@
 """Jobs on a running Ray cluster: a real head, by its Jobs API."""
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from k8s.settings import Settings
 from k8s.state import FAILURE, LOST, OK, REFUSED, RUNNING, STOPPED, State
 from tests.k8s.head import Head
 from tests.k8s.plane import until
+from tests.k8s.relay import Relay
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,6 @@ class Shell(Job):
 
 def job(name: str, shell: str) -> Job:
     return Shell(name, ("train",), name, shell, shell)
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    with Head() as started:
-        until(lambda: started.ready)
-        yield started
 
 
 def place(head: Head, **more: object) -> RayCluster:
@@ -119,6 +114,28 @@ def test_the_log_is_shown_while_it_runs_and_each_line_once(head: Head, tmp_path:
     (tmp_path / "go").touch()
     waiting.join()
     assert [line for line in lines if line.startswith(("line", "end"))] == ["line 1", "line 2", "line 3", "end"]
+
+
+def test_a_cut_log_and_an_api_that_is_away_lose_no_line_and_no_end(head: Head, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = f"for i in $(seq 500); do echo line $i; done; until test -e {go}; do sleep 0.1; done; echo done; exit 3"
+    each, lines, ends = job("cut", script), list[str](), list[State]()
+    with Relay(head.dashboard) as relay:
+        backend = RayCluster(Settings(backend="ray", address=relay.url))
+        backend.start(each)
+        waiting = threading.Thread(target=lambda: ends.append(follow(backend, each.name, print, lines.append, 60.0)))
+        waiting.start()
+        until(lambda: len(lines) >= 500)
+        for _ in range(20):
+            relay.cut()
+            time.sleep(0.05)
+        relay.away(2.0)
+        go.touch()
+        waiting.join(60)
+    assert [end.code for end in ends] == [REFUSED]
+    assert [line for line in lines if line.startswith(("line", "done"))] == [f"line {i}" for i in range(1, 501)] + [
+        "done"
+    ]
 
 
 def test_another_job_of_the_name_and_the_same_command_at_once_are_refused(head: Head) -> None:

@@ -14,14 +14,15 @@ from k8s import leases, record
 from k8s import submit as submitting
 from k8s.backends.rayjob import RayJobs
 from k8s.errors import Misuse, Unreachable
-from k8s.follow import follow, patiently
+from k8s.follow import patiently
 from k8s.settings import Settings
-from k8s.state import FAILURE, LOST, OK, STOPPED, State
+from k8s.state import FAILURE, LOST, OK, STOPPED
 from tests.k8s.cluster import accounts
 from tests.k8s.plane import Plane, until
 from tests.k8s.replay import Replay
 from tests.k8s.test_state import ENDS
 from tests.k8s.traces import RECORDINGS, Trace
+from tests.k8s.waiting import Waiting
 
 IMAGE = "registry.example/holdfast:1.2.3"
 TRAIN = ("train", "recipe=digits_standard")
@@ -47,32 +48,6 @@ def job(place: RayJobs, *command: str) -> jobs.Job:
 def started(place: RayJobs, each: jobs.Job) -> bool:
     """As `submit` starts it: what is on its way is asked for again."""
     return patiently(lambda: place.start(each), 30.0)
-
-
-class Waiting(threading.Thread):
-    """Follows a job; its end, what was said, and the lines of its log."""
-
-    def __init__(self, place: RayJobs, name: str, patience: float = 30.0, hopeless: float = 120.0) -> None:
-        super().__init__(daemon=True)
-        self.place, self.job, self.patience, self.hopeless = place, name, patience, hopeless
-        self.said: list[str] = []
-        self.lines: list[str] = []
-        self.end: State | None = None
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.end = follow(self.place, self.job, self.said.append, self.lines.append, self.patience, self.hopeless)
-        except BaseException as error:
-            self.error = error
-
-    def found(self, seconds: float = 60.0) -> State:
-        self.join(seconds)
-        if self.error is not None:
-            raise self.error
-        assert self.end is not None, self.said
-        return self.end
 
 
 @recorded

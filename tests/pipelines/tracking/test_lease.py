@@ -1,6 +1,7 @@
 """One retraining at a time, and what was begun is gone on with, whoever dies."""
 
 import multiprocessing
+import signal
 import subprocess
 import sys
 import threading
@@ -159,15 +160,24 @@ def test_who_was_silent_for_too_long_is_followed_and_stops(tracking_uri, name, m
     assert lease.records(tracking_uri, name)[0].facts == {}
 
 
-def test_who_was_taken_over_is_stopped_whatever_it_waits_for(tracking_uri, name, monkeypatch):
+@pytest.mark.parametrize("answer", [signal.default_int_handler, signal.SIG_IGN])
+def test_who_was_taken_over_is_stopped_whatever_it_waits_for(tracking_uri, name, monkeypatch, answer):
+    """Also where a shell has it ignore SIGINT, as it does what is run in the background."""
+
     def waits() -> None:
         with Lease(tracking_uri, name) as mine:
             audit.settle(tracking_uri, name, mine.record, DEAD, kind=RETRAININGS)
             threading.Event().wait()
 
     monkeypatch.setattr(lease, "BEAT", 0.02)
-    with pytest.raises(Failure, match="another process took over"):
-        waits()
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, lease.WAKE)]
+    signal.signal(signal.SIGINT, answer)
+    try:
+        with pytest.raises(Failure, match="another process took over"):
+            waits()
+        assert signal.getsignal(lease.WAKE) == handlers[1][1]
+    finally:
+        signal.signal(*handlers[0])
 
 
 def test_who_cannot_reach_the_registry_stops_before_another_may_take_over(tracking_uri, name, monkeypatch):
