@@ -15,11 +15,11 @@ from trainers.loop import Fit
 
 
 def objective(config: Mapping[str, Any]) -> Any:
-    """The objective.  Its ``threat`` key is there for its parts to refer to, not an argument of its own."""
-    node = dict(config["objective"])
-    if "threat" in node:
-        build(node.pop("threat"), "objective.threat", config["trust"])
-    return build(node, "objective", config["trust"])
+    """The objective.  Its ``threat`` key is there for its parts to refer to; it is an argument only of some."""
+    node, trust = dict(config["objective"]), config["trust"]
+    if "threat" in node and "threat" not in parameters(target(node, "objective", trust)):
+        build(node.pop("threat"), "objective.threat", trust)
+    return build(node, "objective", trust)
 
 
 def threat(config: Mapping[str, Any]) -> Any:

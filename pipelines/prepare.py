@@ -1,6 +1,7 @@
 """Before a training starts: what cannot work is refused, what will disappoint is named."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pipelines import parts, places, validate
@@ -8,6 +9,8 @@ from pipelines.build import check
 from pipelines.errors import Misuse
 from pipelines.tracking import registry
 from trainers import optimizers
+from trainers.step import check_compiles
+from trainers.threat import L1, L2, Linf, Threat
 
 
 def prepare(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
@@ -26,13 +29,15 @@ def prepare(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
         data = parts.data(config)
         parts.settings(config, len(data.classes))
         data.check(config["workers"])
-        for each in (threat, *_threats(objective)):
+        for each in (threat, *threats(objective)):
             each.check(data.input_size)
         if config["alarm"]["policy"] != "off" and not data.size("validation"):
             raise Misuse(
                 f"alarm.policy={config['alarm']['policy']} needs held-out images: set data.validation to 256 or so, "
                 "or alarm.policy=off"
             )
+        if config["compile"]:
+            check_compiles(objective)
         model = parts.network(config, data, objective.second_order)
         optimizers.build(model, parts.optimizer(config), config["optimizer"].get("weight_decay", 0.0))
     except (ValueError, TypeError, FileNotFoundError) as error:
@@ -40,9 +45,10 @@ def prepare(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
     return data, list(validate.doubts(model, objective, threat, data.soft_targets))
 
 
-def _threats(objective: Any) -> Iterator[Any]:
-    """Those that an objective trains against."""
-    for name in ("attack", "penalty"):
-        threat = getattr(getattr(objective, name, None), "threat", None)
-        if threat is not None:
-            yield threat
+def threats(part: Any) -> Iterator[Threat]:
+    """Those that an objective trains against, wherever in it they are."""
+    if isinstance(part, Linf | L2 | L1):
+        yield part
+    elif is_dataclass(part):
+        for each in fields(part):
+            yield from threats(getattr(part, each.name))

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-SHOWN = ("loss", "accuracy", "adversarial_accuracy", "penalty", "probe")
+SHOWN = ("loss", "accuracy", "adversarial_accuracy", "penalty", "edge_distance", "probe")
 EVERY_SECONDS = 60.0
 """How long a log stays silent inside an epoch."""
 

@@ -102,22 +102,26 @@ def parallel(config: Mapping[str, Any], second_order: bool) -> None:
 def doubts(model: nn.Module, objective: Any, threat: Any, soft_targets: bool) -> Iterator[str]:
     """What will run but is known to disappoint."""
     from trainers.models import kink_sites
+    from trainers.objectives.finite_difference import FiniteDifference
 
     if threat.norm == "L2" and threat.eps < 0.1:
         yield (
             f"threat.eps={threat.eps:g} for L2 bounds the whole image's norm and is hardly a perturbation; "
             "CIFAR-10 results use 0.5: set threat.eps"
         )
-    if not objective.second_order:
-        return
     kinks = kink_sites(model)
-    if kinks:
+    if objective.second_order and kinks:
         yield (
             f"a gradient penalty on a network with ReLU-like activations ({len(kinks)} sites, first {kinks[0]}): "
             "their second derivative is zero almost everywhere and the penalty hardly trains; "
             "use model.activation=gelu or silu"
         )
-    if not soft_targets and not getattr(objective, "smoothing", 0):
+    of_the_loss = objective.second_order and getattr(objective, "of", "loss") == "loss"
+    if (
+        (of_the_loss or isinstance(objective, FiniteDifference))
+        and not soft_targets
+        and not getattr(objective, "smoothing", 0)
+    ):
         yield (
             "a gradient penalty without mixup or label smoothing: the loss and its gradient vanish on the training "
             "points and the penalty is met for free; set data.mixing.mixup_alpha=0.8 or objective.smoothing=0.1"

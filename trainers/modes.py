@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
 
 from trainers.types import Loss
 
@@ -30,15 +32,23 @@ def mode(model: nn.Module, train: bool) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter asks for a gradient inside: a backward pass then costs 2 forwards instead of 3."""
+    """No parameter asks for a gradient inside: a backward pass then costs 2 forwards instead of 3.
+
+    A module that has an ``attacked`` is told so: it is true inside, where only the image's gradient is wanted.
+    """
     live = [p for p in model.parameters() if p.requires_grad]
+    told: list[Any] = [module for module in model.modules() if getattr(module, "attacked", None) is False]
     for p in live:
         p.requires_grad_(False)
+    for module in told:
+        module.attacked = True
     try:
         yield
     finally:
         for p in live:
             p.requires_grad_(True)
+        for module in told:
+            module.attacked = False
 
 
 def outside_inference(tensor: Tensor) -> Tensor:
@@ -80,3 +90,27 @@ def input_gradient(model: nn.Module, x: Tensor, loss: Loss) -> tuple[Tensor, Ten
         losses = loss(logits)
         (gradient,) = torch.autograd.grad(losses.sum(), x)
     return gradient, losses.detach(), logits.detach()
+
+
+def differentiable_input_gradient(model: nn.Module, x: Tensor, values: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    """``(gradient (N, C, H, W), values (N,), logits (N, K))`` of the summed ``values(model(x))`` with respect to ``x``,
+    through all of which the parameters can be reached.
+
+    ``torch.func`` rather than ``autograd.grad(create_graph=True)``: only this form compiles with ``fullgraph=True``.
+    A transform may not write to tensors it captured, so BatchNorm in train mode updates copies of its buffers.
+    """
+    parameters = dict(model.named_parameters())
+
+    def summed(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, dict[str, Tensor]]]:
+        training = any(module.training for module in model.modules())
+        buffers = {name: b.clone() for name, b in model.named_buffers()} if training else {}
+        logits = functional_call(model, {**parameters, **buffers}, (x,))
+        found = values(logits)
+        return found.sum(), (found, logits, buffers)
+
+    gradient, (_, (found, logits, buffers)) = grad_and_value(summed, has_aux=True)(x)
+    if buffers:
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+    return gradient, found, logits

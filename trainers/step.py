@@ -153,9 +153,20 @@ class Step:
         return [metrics["loss"], *(p.grad for p in self.parameters)]
 
 
+def check_compiles(objective: Objective) -> None:
+    """``ValueError`` for an objective that torch.compile cannot take as one graph."""
+    at = getattr(objective, "at", None)
+    if objective.second_order and hasattr(at, "maximise"):
+        raise ValueError(
+            f"compile=true: an attack (objective.at={at}) inside a loss with an input gradient "
+            "does not compile as one graph; set compile=false, or objective.at to null or a threat"
+        )
+
+
 def _loss_module(objective: Objective, model: nn.Module, backend: Any) -> Any:
     if backend is None:
         return LossModule(objective, model)
+    check_compiles(objective)
     # Dropout draws the numbers it draws in eager execution, or the two could not be compared.
     options: Any = {"fallback_random": True} if backend == "inductor" else None
     if objective.second_order:

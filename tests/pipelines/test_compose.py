@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import build, parts
+from pipelines import build, parts, prepare
 from pipelines.compose import INCIDENTAL, choices, compose, describe, digest, run_name
 from pipelines.errors import Misuse
 
@@ -34,6 +34,15 @@ def test_every_recipe_composes_to_targets_that_take_their_settings(recipe):
     build.check({key: value for key, value in config["data"].items() if key != "path"}, "data")
     assert parts.objective(config).mode in ("train", "eval")
     assert run_name(config, "data").startswith(f"{recipe}-")
+
+
+@pytest.mark.parametrize("name", sorted(choices("objective")))
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_every_objective_is_built_and_trains_against_its_own_threat(name, norm):
+    """By whichever of its parts knows one; `edges` and `standard` know none."""
+    config = compose("train", ["recipe=digits_standard", f"objective={name}", f"threat={norm}", "threat.eps=0.25"])
+    found = {(threat.norm.lower(), threat.eps) for threat in prepare.threats(parts.objective(config))}
+    assert found == (set() if name in ("edges", "standard") else {(norm, 0.25)})
 
 
 def test_the_names_others_script_against_exist():

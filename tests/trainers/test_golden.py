@@ -1,6 +1,6 @@
 """The first losses of each objective, committed as text: a change of the mathematics cannot pass unseen.
 
-After a change that is meant: ``python tests/trainers/test_golden.py`` writes them anew.
+After a change that is meant: ``PYTHONPATH=. python tests/trainers/test_golden.py`` writes them anew.
 """
 
 from pathlib import Path

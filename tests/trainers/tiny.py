@@ -11,8 +11,12 @@ from trainers import noise, optimizers
 from trainers.attacks.pgd import PGD
 from trainers.loop import Fit
 from trainers.objectives.adversarial_training import AdversarialTraining
+from trainers.objectives.edge_regularized import EdgeRegularized
+from trainers.objectives.finite_difference import FiniteDifference
 from trainers.objectives.gradient_regularized import GradientRegularized
+from trainers.objectives.locally_linear import LocallyLinear
 from trainers.objectives.mart import MART
+from trainers.objectives.noisy_single_step import NoisySingleStep
 from trainers.objectives.standard import Standard
 from trainers.objectives.trades import TRADES
 from trainers.optimizers import Cosine
@@ -82,6 +86,10 @@ def objectives(mode: str = "eval") -> dict[str, object]:
         "adversarial_training": AdversarialTraining(short, mode=mode),
         "trades": TRADES(short, mode=mode),
         "mart": MART(short, mode=mode),
+        "edge_regularized": EdgeRegularized(ramp=CONSTANT, mode=mode),
+        "finite_difference": FiniteDifference(threat, step=0.05, ramp=CONSTANT, smoothing=0.1, mode=mode),
+        "locally_linear": LocallyLinear(short, weight=1e7, mode=mode),
+        "noisy_single_step": NoisySingleStep(threat, mode=mode),
     }
 
 

@@ -9,6 +9,8 @@ from timm.layers import activations, activations_me
 from torch import nn
 
 from trainers.activations import smooth
+from trainers.activations.sharpened import Sharpened
+from trainers.activations.surrogate import SurrogateReLU
 
 NAMES: dict[str, type[nn.Module]] = {
     "softplus": smooth.Softplus,
@@ -19,6 +21,7 @@ NAMES: dict[str, type[nn.Module]] = {
     "celu": smooth.CELU,
     "smooth_relu": smooth.SmoothReLU,
     "mish": smooth.Mish,
+    "surrogate_relu": SurrogateReLU,
     "relu": nn.ReLU,
 }
 """What a config may call an activation; ``relu`` is the control."""
@@ -29,6 +32,7 @@ KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.T
 SITES: tuple[type[nn.Module], ...] = (
     *(t for t in KINKED if t is not nn.Hardtanh),
     *(nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Hardswish, smooth.SmoothReLU),
+    *(SurrogateReLU, Sharpened),
     *(activations.Swish, activations.Mish, activations.GELU, activations.GELUTanh, activations.QuickGELU),
     *(activations.HardSwish, activations.HardMish),
     *(activations_me.SwishMe, activations_me.MishMe, activations_me.HardSwishMe, activations_me.HardMishMe),
@@ -37,7 +41,12 @@ SITES: tuple[type[nn.Module], ...] = (
 
 
 def make(name: str, **parameters: Any) -> nn.Module:
-    """One activation.  Errors: ``ValueError`` for an unknown name or parameter, with the nearest ones."""
+    """One activation.  With the parameter ``curvature`` it is ``Sharpened`` to that.
+
+    Errors: ``ValueError`` for an unknown name or parameter, with the nearest ones.
+    """
+    if "curvature" in parameters and name in NAMES:
+        return Sharpened(parameters.pop("curvature"), make(name, **parameters))
     if name not in NAMES:
         raise ValueError(f"model.activation={name!r} is unknown; {_nearest(name, list(NAMES))}")
     known = [] if NAMES[name] is nn.ReLU else list(inspect.signature(NAMES[name]).parameters)
@@ -84,6 +93,8 @@ def kink_sites(model: nn.Module) -> list[str]:
 def _sites(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     """``(parent, attribute)`` of every site; a module shared by several parents is several sites."""
     for parent in model.modules():
+        if isinstance(parent, Sharpened):
+            continue  # what it sharpens is no site of its own
         for child, module in parent._modules.items():
             if isinstance(module, SITES) and child != "gate":
                 yield parent, child

@@ -2,7 +2,8 @@
 
 A gradient penalty reaches the parameters through the second derivative of the activation, and an attacker's step is
 only as good as the gradient it follows.  ReLU has neither: its second derivative is zero almost everywhere and its
-first one jumps.  Each docstring gives formula, parameters and the largest ``|f''|``, the sharpness of the bend.
+first one jumps.  Each docstring gives formula, parameters and the largest ``|f''|``, the sharpness of the bend, which
+is ``curvature`` where it is a fixed number.
 
 Source, unless said otherwise: Xie et al. 2020 (2006.14536), section 4.
 """
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 
-def _positive(alpha: float, name: str) -> float:
+def positive(alpha: float, name: str) -> float:
+    """``alpha``.  ``ValueError`` unless it is a number above 0."""
     if not (0 < alpha < math.inf):
         raise ValueError(f"model.activation_parameters.alpha={alpha:g} must be a number above 0 for {name}")
     return alpha
@@ -21,6 +23,8 @@ def _positive(alpha: float, name: str) -> float:
 
 class Softplus(nn.Softplus):
     """``f(x) = log(1 + e^x)``.  ``max |f''| = 1/4``, at 0."""
+
+    curvature = 1 / 4
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,11 +37,14 @@ class ParametricSoftplus(nn.Softplus):
     """
 
     def __init__(self, alpha: float = 10.0) -> None:
-        super().__init__(beta=_positive(alpha, "parametric_softplus"))
+        super().__init__(beta=positive(alpha, "parametric_softplus"))
+        self.curvature = alpha / 4
 
 
 class SiLU(nn.SiLU):
     """``f(x) = x · sigmoid(x)``, also called Swish.  ``max |f''| = 1/2``, at 0."""
+
+    curvature = 1 / 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,6 +55,8 @@ class GELU(nn.GELU):
 
     ``approximate``: ``"none"`` (exact) or ``"tanh"``, which the authors' code uses.
     """
+
+    curvature = math.sqrt(2 / math.pi)
 
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):
@@ -64,7 +73,8 @@ class ELU(nn.ELU):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        super().__init__(_positive(alpha, "elu"))
+        super().__init__(positive(alpha, "elu"))
+        self.curvature = alpha
 
 
 class CELU(nn.CELU):
@@ -74,7 +84,8 @@ class CELU(nn.CELU):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        super().__init__(_positive(alpha, "celu"))
+        super().__init__(positive(alpha, "celu"))
+        self.curvature = 1 / alpha
 
 
 class SmoothReLU(nn.Module):
@@ -87,7 +98,7 @@ class SmoothReLU(nn.Module):
 
     def __init__(self, alpha: float = 400.0) -> None:
         super().__init__()
-        self.raw = nn.Parameter(torch.tensor(math.sqrt(_positive(alpha, "smooth_relu"))))
+        self.raw = nn.Parameter(torch.tensor(math.sqrt(positive(alpha, "smooth_relu"))))
 
     def forward(self, x: Tensor) -> Tensor:
         # half precision would overflow at αx > 65504; a learned α of exactly 0 would divide 0 by 0
@@ -102,6 +113,8 @@ class SmoothReLU(nn.Module):
 
 class Mish(nn.Mish):
     """``f(x) = x · tanh(log(1 + e^x))``.  ``max |f''| ≈ 0.644``, at -0.088."""
+
+    curvature = 0.644
 
     def __init__(self) -> None:
         super().__init__()

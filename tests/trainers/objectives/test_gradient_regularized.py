@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.attacks.pgd import PGD
 from trainers.objectives.gradient_regularized import GradientRegularized
 from trainers.penalties.gradient_norm import GradientNorm
 from trainers.ramp import Ramp
@@ -211,3 +212,20 @@ def test_traced_as_one_graph_the_gradients_are_eagers(small_net, images, labels,
 def test_weights_below_zero_are_refused(name, value):
     with pytest.raises(ValueError, match=f"objective.{name}="):
         GradientRegularized(GradientNorm(Linf(0.1)), **{name: value})
+
+
+def test_at_a_threat_the_loss_is_that_of_a_random_point(small_net, images, labels, keys):
+    model, threat = small_net(), Linf(0.05)
+    found, _ = GradientRegularized(GradientNorm(Linf(0.1)), at=threat)(model, images, labels, keys)
+    moved, _ = GRADNORM(model, threat.random_start(images, keys), labels)
+    torch.testing.assert_close(found, moved)
+    assert not torch.equal(found, GRADNORM(model, images, labels)[0])
+
+
+def test_at_an_attack_the_loss_is_that_of_the_adversarial_point(small_net, images, labels, keys):
+    """2409.20139's combined loss: no parameter is reached through the attack."""
+    model, attack = small_net(), PGD(Linf(0.05), steps=3, keep="last")
+    found, _ = GradientRegularized(GradientNorm(Linf(0.1)), at=attack)(model, images, labels, keys)
+    moved, _ = GRADNORM(model, attack(model, images, labels, keys), labels)
+    torch.testing.assert_close(found, moved)
+    torch.testing.assert_close(_gradients(found, model), _gradients(moved, model))
