@@ -51,7 +51,8 @@ def manifests(quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     folder = Path(__file__).parents[1] / "pipelines" / "configs" / "recipe"
     recipes = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
     for pool in sorted(set(pools.names()) - {"head"}):
-        settings = Settings(image=IMAGE, pool=pool, queue="gpu", priority="night", secrets=("tracking",), team="vision")
+        kept = {"namespace": "default", "queue": "gpu", "priority": "night", "secrets": ("tracking",), "team": "vision"}
+        settings = Settings(image=IMAGE, pool=pool, **kept)
         yield f"raycluster {pool}", rayjob.raycluster(settings, f"shared-{pool}")
         for recipe in recipes[:2] if quick else recipes:
             command = ("train", f"recipe={recipe}", f"workers={2 * max(1, pools.load(pool).gpus)}")

@@ -45,6 +45,14 @@ def test_every_objective_is_built_and_trains_against_its_own_threat(name, norm):
     assert found == (set() if name in ("edges", "standard") else {(norm, 0.25)})
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "size"), [("attribute_world", 48, (3, 16, 16)), ("pasted_digits", 10, (1, 32, 32))]
+)
+def test_a_made_set_is_trained_on_by_any_recipe(name, classes, size):
+    data = parts.data(compose("train", ["recipe=digits_standard", f"data={name}"]))
+    assert (len(data.classes), tuple(data.input_size), data.size("validation")) == (classes, size, 128)
+
+
 def test_the_names_others_script_against_exist():
     assert set(NAMED) <= set(RECIPES)
 
