@@ -37,6 +37,7 @@ from trainers import optimizers
 from trainers.activations.surrogate import SurrogateReLU
 from trainers.attacks.pgd import PGD
 from trainers.data.attribute_world import AttributeWorld
+from trainers.data.held_out import HeldOut
 from trainers.data.pasted_digits import PastedDigits
 from trainers.data.resident import Resident
 from trainers.evaluation.accuracy import CleanAccuracy, RobustAccuracy
@@ -96,10 +97,10 @@ def zero_shot(trained: bool, seed: int) -> dict[str, float]:
     model = network(Arm(3, "gelu", 0.1, Standard()), seed, images)
     if trained:
         descend(model, Standard(), images, settings(seed, 8))
-    judged = Resident(world.beyond, arms.BATCH, mean=images.mean, std=images.std)
-    seen, unseen = list(images.held_out("test")), list(judged.held_out("test"))
+    beyond = HeldOut(world.beyond)
+    judged = [*images.held_out("test"), beyond.batch(torch.arange(len(beyond)))]
     probe = ZeroShot(list(images.held_out("train")), world.attributes, world.all_classes, seed=seed)
-    return dict(probe(model, seen + unseen))
+    return dict(probe(model, judged))
 
 
 def localised(objective: Objective, seed: int) -> dict[str, float]:

@@ -86,3 +86,15 @@ def workers(command: Sequence[str]) -> int:
     if not given[-1].isdigit() or int(given[-1]) < 1:
         raise Misuse(f"workers={given[-1]} must be a whole number of at least 1")
     return int(given[-1])
+
+
+def running(name: str, backend: str = "") -> Misuse:
+    """A job of another name runs the same command.  ``backend``: the setting its verbs need, but for Kubernetes."""
+    return Misuse(
+        f"this very command is already running as {name}, with another image, place or env.: follow it with `holdfast "
+        f"logs {name}{backend}`, or `holdfast cancel {name}{backend}` first"
+    )
+
+
+def unknown(name: str, where: str, backend: str = "") -> Misuse:
+    return Misuse(f"{name}: no such job in {where}; `holdfast list{backend}` shows what there is")

@@ -10,7 +10,6 @@ from pipelines.errors import Misuse
 from pipelines.tracking import registry
 from trainers import optimizers
 from trainers.step import check_compiles
-from trainers.threat import L1, L2, Linf, Threat
 
 
 def prepare(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
@@ -29,8 +28,9 @@ def prepare(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
         data = parts.data(config)
         parts.settings(config, len(data.classes))
         data.check(config["workers"])
-        for each in (threat, *threats(objective)):
-            each.check(data.input_size)
+        for each in (threat, *within(objective)):
+            if hasattr(each, "check"):  # threats, edges, weights of channels: whether they fit the images
+                each.check(data.input_size)
         if config["alarm"]["policy"] != "off" and not data.size("validation"):
             raise Misuse(
                 f"alarm.policy={config['alarm']['policy']} needs held-out images: set data.validation to 256 or so, "
@@ -45,10 +45,8 @@ def prepare(config: Mapping[str, Any]) -> tuple[Any, list[str]]:
     return data, list(validate.doubts(model, objective, threat, data.soft_targets))
 
 
-def threats(part: Any) -> Iterator[Threat]:
-    """Those that an objective trains against, wherever in it they are."""
-    if isinstance(part, Linf | L2 | L1):
-        yield part
-    elif is_dataclass(part):
-        for each in fields(part):
-            yield from threats(getattr(part, each.name))
+def within(part: Any) -> Iterator[Any]:
+    """``part``, and the parts it is made of."""
+    yield part
+    for each in fields(part) if is_dataclass(part) else ():
+        yield from within(getattr(part, each.name))

@@ -29,7 +29,17 @@ class EdgeEnergy:
         if not (0 < self.sigma < math.inf):
             raise ValueError(f"edges.sigma={self.sigma:g} must be above 0; 1 is the published one")
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """``ValueError`` if images of ``shape`` (C, H, W) are smaller than the blur."""
+        reach = math.ceil(3 * self.sigma)
+        if min(shape[1:]) <= reach:
+            raise ValueError(
+                f"edges.sigma={self.sigma:g} blurs over {reach} pixels to each side: images of {tuple(shape[1:])} are "
+                "too small; lower it"
+            )
+
     def __call__(self, x: Tensor) -> Tensor:
+        self.check(x.shape[1:])
         with torch.no_grad():
             wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
             blurred = self.blur(wide)
@@ -40,12 +50,6 @@ class EdgeEnergy:
     def blur(self, x: Tensor) -> Tensor:
         """Of every channel."""
         line = torch.tensor(_gaussian(self.sigma), dtype=x.dtype, device=x.device)
-        reach = len(line) // 2
-        if min(x.shape[-2:]) <= reach:
-            raise ValueError(
-                f"edges.sigma={self.sigma:g} blurs over {reach} pixels to each side: images of {tuple(x.shape[-2:])} "
-                "are too small; lower it"
-            )
         return _filter(_filter(x, line[None, :]), line[:, None])
 
 

@@ -20,10 +20,11 @@ from typing import Any
 
 from k8s import state
 from k8s.errors import Misuse
-from k8s.job import Job
+from k8s.job import Job, running, unknown
 from k8s.settings import Settings
 from k8s.state import State
 
+BACKEND = " backend=local"
 HOLDFAST = (sys.executable, "-m", "pipelines.cli")
 
 
@@ -73,7 +74,7 @@ class Local:
     def state(self, name: str) -> State:
         folder = self.root / name
         if self._about(folder) is None:
-            raise Misuse(f"{name}: no such job in {self.root}; `holdfast list backend=local` shows what there is")
+            raise unknown(name, str(self.root), BACKEND)
         with self._turn():
             return self._read(folder)
 
@@ -146,10 +147,7 @@ class Local:
         for found in self._all():
             about = self._about(self.root / found.name) or {}
             if found.code is None and found.name != job.name and about.get("digest") == job.digest:
-                raise Misuse(
-                    f"this very command is already running as {found.name}: follow it with `holdfast logs {found.name} "
-                    f"backend=local`, or `holdfast cancel {found.name} backend=local` first"
-                )
+                raise running(found.name, BACKEND)
 
 
 @contextmanager

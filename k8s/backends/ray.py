@@ -9,10 +9,11 @@ import requests
 
 from k8s import state
 from k8s.errors import Misuse, Refusal, Unreachable
-from k8s.job import Job
+from k8s.job import Job, running, unknown
 from k8s.settings import Settings, ray_address
 from k8s.state import State
 
+BACKEND = " backend=ray"
 PHASES = {"PENDING": state.STARTING, "RUNNING": state.RUNNING}
 SECONDS = (10.0, 30.0)
 """To connect, and to answer."""
@@ -65,7 +66,7 @@ class RayCluster:
         if there is not None:
             return self._read(there)
         if name not in self.seen:
-            raise self._unknown(name)
+            raise unknown(name, self.where, BACKEND)
         if self.job is None or self.job.name != name or self.left == 0:
             return state.ended(
                 name, state.LOST, "HeadLost", "the cluster no longer knows it; the same command continues"
@@ -80,7 +81,7 @@ class RayCluster:
 
     def cancel(self, name: str) -> None:
         if self._find(name) is None:
-            raise self._unknown(name)
+            raise unknown(name, self.where, BACKEND)
         self._ask("POST", f"/api/jobs/{name}/stop")
 
     def wait(self, name: str, seconds: float) -> None:
@@ -141,11 +142,7 @@ class RayCluster:
         for each in self._list() if job.writes else ():
             same = (each.get("metadata") or {}).get("holdfast") == job.digest
             if same and each["submission_id"] != job.name and self._read(each).code is None:
-                other = each["submission_id"]
-                raise Misuse(
-                    f"this very command is already running as {other}: follow it with `holdfast logs {other} "
-                    f"backend=ray`, or `holdfast cancel {other} backend=ray` first"
-                )
+                raise running(each["submission_id"], BACKEND)
 
     def _read(self, there: dict[str, Any]) -> State:
         name, status, exit_code = there["submission_id"], there["status"], there.get("driver_exit_code")
@@ -212,9 +209,6 @@ class RayCluster:
 
     def _refused(self, error: Refusal) -> Misuse:
         return Misuse(f"{self.where} refuses ({error.status}: {error})")
-
-    def _unknown(self, name: str) -> Misuse:
-        return Misuse(f"{name}: no such job in {self.where}; `holdfast list` shows what there is")
 
 
 def _first(there: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from k8s import leases, preflight, rayjob, record, state
 from k8s.client import Api, Object
 from k8s.errors import Misuse, Refusal, Unreachable
-from k8s.job import Job
+from k8s.job import Job, running, unknown
 from k8s.settings import Settings
 from k8s.state import State
 
@@ -62,7 +62,7 @@ class RayJobs:
         if there is None:
             if name in self.seen:
                 return state.ended(name, state.STOPPED, "Deleted", "it was deleted before its end was seen")
-            raise self._unknown(name)
+            raise unknown(name, self.where)
         self.seen.add(name)
         try:
             return self._read(there)
@@ -86,7 +86,7 @@ class RayJobs:
             except Refusal as error:
                 raise self._refused(error) from error
         elif name not in self.seen:
-            raise self._unknown(name)
+            raise unknown(name, self.where)
 
     def wait(self, name: str, seconds: float) -> None:
         self.api.wait("RayJob", name, seconds)
@@ -111,9 +111,6 @@ class RayJobs:
         if name in self.seen:  # a server that has just come back knows no rights yet
             return Unreachable(f"{self.api.host} answers {error.status} ({error})", error.status)
         return Misuse(f"namespace={self.api.namespace}: the cluster refuses to show its jobs ({error})")
-
-    def _unknown(self, name: str) -> Misuse:
-        return Misuse(f"{name}: no such job in {self.where}; `holdfast list` shows what there is")
 
     def _read(self, there: Object) -> State:
         name, status = there["metadata"]["name"], there.get("status") or {}
@@ -157,10 +154,7 @@ class RayJobs:
             other = each["metadata"]["name"]
             older = ours is None or _age(each) < _age(ours)
             if other != job.name and older and self._read(each).code is None:
-                raise Misuse(
-                    f"this very command is already running as {other}, with another image or place: follow it with "
-                    f"`holdfast logs {other}`, or `holdfast cancel {other}` first"
-                )
+                raise running(other)
 
     def _prune(self) -> None:
         """Delete jobs of ours that ended long ago, as KubeRay keeps them for ever."""

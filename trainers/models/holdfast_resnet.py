@@ -39,8 +39,12 @@ class HoldfastResNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         return self.blocks(self.act1(self.bn1(self.conv1(x))))
 
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = x.mean((2, 3))
+        return pooled if pre_logits else self.fc(pooled)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.forward_features(x).mean((2, 3)))
+        return self.forward_head(self.forward_features(x))
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:

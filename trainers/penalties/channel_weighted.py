@@ -26,11 +26,15 @@ class ChannelWeighted:
         if not self.weights or not all(0 <= weight < math.inf for weight in self.weights):
             raise ValueError(f"penalty.weights={list(self.weights)} must be numbers of 0 or more, one a channel")
 
-    def __call__(self, gradient: Tensor, x: Tensor) -> Tensor:
-        if gradient.shape[1] != len(self.weights):
+    def check(self, shape: tuple[int, ...]) -> None:
+        """``ValueError`` if images of ``shape`` (C, H, W) have another number of channels."""
+        if shape[0] != len(self.weights):
             raise ValueError(
-                f"penalty.weights={list(self.weights)} are {len(self.weights)}, but the images have "
-                f"{gradient.shape[1]} channels: give one for each"
+                f"penalty.weights={list(self.weights)} are {len(self.weights)}, but the images have {shape[0]} "
+                "channels: give one for each"
             )
+
+    def __call__(self, gradient: Tensor, x: Tensor) -> Tensor:
+        self.check(gradient.shape[1:])
         weights = gradient.new_tensor(self.weights)[:, None, None]
         return self.threat.eps * self.threat.dual_norm(weights * gradient)

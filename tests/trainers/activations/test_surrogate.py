@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from trainers import models
 from trainers.activations.replace import make, replace
 from trainers.activations.smooth import ParametricSoftplus
 from trainers.activations.surrogate import SurrogateReLU
@@ -105,6 +106,12 @@ def test_a_gradient_penalty_bends_where_relu_does_not(small_net, images, labels)
     assert logit_penalty(build("relu")) == 0
     assert logit_penalty(build("surrogate_relu")) > 1e-3
     assert slope(surrogate(small_net, True, True)) > 0
+
+
+def test_networks_are_made_with_it():
+    """Also a small one for 8x8 images, whose forward is tried and searched for a ReLU that escaped."""
+    model = models.create("holdfast_resnet", 10, (1, 8, 8), activation={"name": "surrogate_relu", "inner": False})
+    assert sum(isinstance(module, SurrogateReLU) for module in model.modules()) == 7
 
 
 def test_it_copies_and_pickles():

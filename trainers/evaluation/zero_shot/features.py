@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers import distributed, losses
 from trainers.data.zero_shot_splits import ZeroShotSet
@@ -17,11 +17,9 @@ def features(model: Model, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """``(keys (n,) int64, features (n, d) float32)`` on the CPU, of this rank's examples, in eval mode: pooled, as they
     enter the classifier.
 
-    ``model``: of ``trainers.models.create``, or a timm network.  A network with timm's ``forward_head`` is asked for
-    ``forward_head(forward_features(x), pre_logits=True)``; of another one the layer that its ``pretrained_cfg`` calls
-    the classifier is listened to.
+    ``model``: of ``trainers.models.create``, or a timm network: ``forward_head(forward_features(x), pre_logits=True)``.
 
-    Errors: ``ValueError`` for a network that has neither, and for features that are not finite.
+    Errors: ``ValueError`` for a network without ``forward_head``, and for features that are not finite.
     """
     keys, found = [torch.zeros(0, dtype=torch.int64)], []
     with mode(model, train=False), torch.no_grad():
@@ -36,27 +34,14 @@ def features(model: Model, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
 
 def _pooled(model: Model, x: Tensor) -> Tensor:
     network: Any = model.network if isinstance(model, Classifier) else model
-    if hasattr(network, "forward_head"):
-        x = model.normalize(x) if isinstance(model, Classifier) else x
-        return network.forward_head(network.forward_features(x), pre_logits=True).flatten(1)
-    entered: list[Tensor] = []
-    handle = _classifier(network).register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
-    try:
-        model(x)
-    finally:
-        handle.remove()
-    return entered[-1].flatten(1)
-
-
-def _classifier(network: nn.Module) -> nn.Module:
-    name = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")
-    if not isinstance(name, str) or name not in dict(network.named_modules()):
+    if not hasattr(network, "forward_head"):
         raise ValueError(
-            f"{type(network).__name__} has no forward_head and no pretrained_cfg that names its classifier, so its "
-            "features cannot be told from its logits: take a timm network, or give it forward_features and "
-            "forward_head(x, pre_logits=False)"
+            f"{type(network).__name__} has no forward_head, so its features cannot be told from its logits: take a "
+            "timm network, or give it forward_features and forward_head(x, pre_logits=False)"
         )
-    return network.get_submodule(name)
+    x = model.normalize(x) if isinstance(model, Classifier) else x
+    pooled: Tensor = network.forward_head(network.forward_features(x), pre_logits=True)
+    return pooled.flatten(1)
 
 
 def on_backbone(
