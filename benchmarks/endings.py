@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ HOLDFAST = str(Path(sys.executable).parent / "holdfast")
 COMMAND = ("train", "recipe=digits_standard")
 SPEED = 20.0
 """How much faster than recorded a life is played."""
+OVER = ("Complete", "Failed", "ValidationFailed")
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,16 @@ def on_ray(head: Any, folder: Path) -> Iterator[Ending]:
 
 
 def recorded(plane: Any) -> Iterator[Ending]:
-    """Every recorded life of a RayJob, played on a real API server: also with a record that the command left, with a
-    job that is deleted, and with a server that restarts while it is waited for."""
+    """Every recorded life of a RayJob that ends, played on a real API server: those that the operator refuses, those
+    that never start, and some with a record that the command left, or a server that restarts while it is waited for.
+
+    Two take minutes and are played beside the others: a job whose image cannot be pulled is given `HOPELESS_SECONDS`,
+    and the operator's own scheduled job is gone 2 s after its end.
+    """
     from k8s.record import EXIT
-    from tests.k8s.test_state import ENDS
-    from tests.k8s.traces import RECORDINGS
+    from tests.k8s.plane import until
+    from tests.k8s.test_state import ENDS, INVALID, PENDING
+    from tests.k8s.traces import RECORDINGS, Trace
 
     if not RECORDINGS.is_dir():
         raise FileNotFoundError(f"{RECORDINGS}: the recorded lives lie beside the repository")
@@ -125,33 +132,62 @@ def recorded(plane: Any) -> Iterator[Ending]:
             "PATCH", plane.path("coordination.k8s.io/v1", "Lease", namespace, name), note, kind
         )
 
-    for scenario, (right, _) in sorted(ENDS.items()):
-        yield _played(plane, scenario, right)
-    yield _played(plane, "deleted-mid-run", 5)
-    for scenario, exit_code in (("head-pod-killed-job-ends-in-grace", 0), ("stopped", 3), ("app-failed", 2)):
-        yield _played(plane, scenario, exit_code, f", record {exit_code}", leave(exit_code))
+    def cancel(name: str, kubeconfig: Path) -> None:
+        """As soon as its status says why it does not start."""
+        env = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        status = [HOLDFAST, "status", name]
+        until(
+            lambda: PENDING["unschedulable"] in subprocess.run(status, capture_output=True, text=True, env=env).stdout
+        )
+        subprocess.run([HOLDFAST, "cancel", name], check=True, capture_output=True, env=env)
+
+    with ThreadPoolExecutor(2) as beside:
+        slow = [
+            beside.submit(_played, plane, Trace("image-pull-fails"), 1, speed=0.3),
+            beside.submit(_played, plane, Trace("raycronjob"), 0, speed=1.0),
+        ]
+        for scenario, (right, _) in sorted(ENDS.items()):
+            # What its own client deletes at the end is played slower: between end and deletion a submitter must look.
+            yield _played(plane, Trace(scenario), right, speed=5.0 if scenario == "no-shutdown" else SPEED)
+        yield _played(plane, Trace("deleted-mid-run"), 5)
+        yield _played(plane, Trace("unschedulable"), 5, meanwhile=cancel, speed=1.0, pool="a10g-4")
+        for case in INVALID:
+            yield _played(plane, Trace("validation-failed", case), 2)
+        for scenario, exit_code in (("head-pod-killed-job-ends-in-grace", 0), ("stopped", 3), ("app-failed", 2)):
+            yield _played(plane, Trace(scenario), exit_code, f", record {exit_code}", leave(exit_code))
+        yield from (each.result() for each in slow)
     for scenario, right in (("success", 0), ("app-failed", 1)):
-        yield _played(plane, scenario, right, ", API restarted", restart)
+        yield _played(plane, Trace(scenario), right, ", API restarted", restart)
 
 
 def _played(
-    plane: Any, scenario: str, right: int, so: str = "", before: Callable[[str, str], None] = lambda *_: None
+    plane: Any,
+    trace: Any,
+    right: int,
+    so: str = "",
+    before: Callable[[str, str], None] = lambda *_: None,
+    meanwhile: Callable[[str, Path], None] = lambda *_: None,
+    speed: float = SPEED,
+    **settings: str,
 ) -> Ending:
-    """``before``: what happens when the job was created, and its life has not begun."""
+    """``before``, of the job's name and namespace: what happens when it was created, and its life has not begun;
+    ``meanwhile``, of its name and a kube config: what is done while it lives."""
     from tests.k8s.cluster import accounts
     from tests.k8s.plane import until
     from tests.k8s.replay import Replay
-    from tests.k8s.traces import Trace
 
     name, namespace = f"life-{uuid.uuid4().hex[:8]}", fresh(plane)
-    submit = Submit(["image=registry.example/holdfast:1", f"name={name}"], KUBECONFIG=str(accounts(plane, namespace)))
+    kubeconfig = accounts(plane, namespace)
+    settings = {"image": "registry.example/holdfast:1", "name": name, **settings}
+    submit = Submit([f"{key}={value}" for key, value in settings.items()], KUBECONFIG=str(kubeconfig))
     until(lambda: plane.call("GET", plane.path("ray.io/v1", "RayJob", namespace))["items"], 60)
     before(name, namespace)
-    # What its own client deletes at the end is played slower: between end and deletion a submitter must look.
     with Ended(plane, namespace) as ended:
-        with Replay(Trace(scenario), plane, namespace, name, 5.0 if scenario == "no-shutdown" else SPEED):
+        with Replay(trace, plane, namespace, name, speed):
+            meanwhile(name, kubeconfig)
             submit.end()
-        return Ending(f"kubernetes: {scenario}{so}", submit.code, right, ended.before(submit))
+        what = " ".join(filter(None, (trace.scenario, trace.case[:24])))
+        return Ending(f"kubernetes: {what}{so}", submit.code, right, ended.before(submit))
 
 
 def whole(plane: Any, head: Any, folder: Path, quick: bool) -> Iterator[Ending]:
@@ -242,7 +278,7 @@ class Ended(threading.Thread):
         with suppress(Exception):  # a server that is stopped: there is no time to tell then
             for event in events(self._plane.open("GET", self._path, watch="true")):
                 status: Mapping[str, Any] = event["object"].get("status") or {}
-                if event["type"] == "DELETED" or status.get("jobDeploymentStatus") in ("Complete", "Failed"):
+                if event["type"] == "DELETED" or status.get("jobDeploymentStatus") in OVER:
                     self._at = time.time()
                     return
 

@@ -202,16 +202,20 @@ def _step(objective: Objective, images: Resident) -> Step:
     return Step(State.create(model, optimizers.build(model, factory, 0.0)), objective)
 
 
+MEASURES: Mapping[str, tuple[str, ...]] = {
+    "surrogate": ("clean_accuracy", "robust_accuracy"),
+    "zero_shot": ("zero_shot_t1", "zero_shot_unseen", "zero_shot_seen", "zero_shot_harmonic"),
+    "localised": ("gt_known_localisation", "top1_localisation", "top1_accuracy"),
+    "": ("clean_accuracy", "robust_accuracy", "edge_correlation"),
+}
+"""By how the name of a job begins."""
+
+
 def add_measures(rows: Rows, found: Found) -> None:
-    shown: Mapping[str, tuple[str, ...]] = {
-        "surrogate": ("clean_accuracy", "robust_accuracy"),
-        "zero_shot": ("zero_shot_t1", "zero_shot_unseen", "zero_shot_seen", "zero_shot_harmonic"),
-        "localised": ("gt_known_localisation", "top1_localisation", "top1_accuracy"),
-    }
-    for name in JOBS:
-        for what in shown.get(name.partition("_")[0], ("clean_accuracy", "robust_accuracy", "edge_correlation")):
-            if values := column(found, name, what):
-                add(rows, what if name == what.rpartition("_")[0] else f"{what}_{name}", values)
+    for job in [name for name in JOBS if any(name == done for done, _ in found)]:
+        begins = next(each for each in MEASURES if job.startswith(each))
+        for what in MEASURES[begins]:
+            add(rows, what if job == "zero_shot" else f"{what}_{job}", column(found, job, what))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

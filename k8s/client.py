@@ -22,6 +22,7 @@ PATHS = {
     "Pod": "api/v1/namespaces/{namespace}/pods",
     "Event": "api/v1/namespaces/{namespace}/events",
     "Secret": "api/v1/namespaces/{namespace}/secrets",
+    "ServiceAccount": "api/v1/namespaces/{namespace}/serviceaccounts",
     "LocalQueue": "apis/kueue.x-k8s.io/v1beta2/namespaces/{namespace}/localqueues",
     "Workload": "apis/kueue.x-k8s.io/v1beta2/namespaces/{namespace}/workloads",
 }
@@ -95,7 +96,7 @@ class Api:
         try:
             return self._ask("GET", f"openapi/v3/apis/{group}")
         except Refusal as error:
-            if error.status in (403, 404):
+            if error.status == 404:
                 return None
             raise
 
@@ -181,6 +182,7 @@ class Api:
         said = _message(answer.data)
         answer.close()
         if answer.status in _AGAIN:
+            time.sleep(_pause(answer, self.read_seconds))
             raise Unreachable(f"{self.host} answers {answer.status} ({said})", answer.status)
         if answer.status == 401:
             if not self.answered:
@@ -204,6 +206,7 @@ class Api:
 def _load(context: str | None) -> tuple[Any, str]:
     """The library's client and the namespace that its configuration names."""
     from kubernetes import client, config
+    from kubernetes.config import incluster_config
 
     if context is None and "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG"):
         configuration = client.Configuration()
@@ -211,8 +214,8 @@ def _load(context: str | None) -> tuple[Any, str]:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException as error:
             raise Misuse(f"this pod has no token of a service account ({error}); or set KUBECONFIG") from error
-        folder = "/var/run/secrets/kubernetes.io/serviceaccount"
-        return client.ApiClient(configuration), Path(folder, "namespace").read_text().strip()
+        namespace = Path(incluster_config.SERVICE_TOKEN_FILENAME).with_name("namespace")
+        return client.ApiClient(configuration), namespace.read_text().strip()
     file = os.environ.get("KUBECONFIG") or None  # the library looks once, when it is imported
     try:
         contexts, active = config.list_kube_config_contexts(file)
@@ -230,6 +233,14 @@ def _load(context: str | None) -> tuple[Any, str]:
     except (config.ConfigException, OSError) as error:
         raise Misuse(f"context={chosen['name']} of the kube config cannot be used ({error})") from error
     return found, chosen["context"].get("namespace") or "default"
+
+
+def _pause(answer: Any, most: float) -> float:
+    """Seconds that a server in trouble asks for (Retry-After) before it is asked again."""
+    try:
+        return min(urllib3.Retry().get_retry_after(answer) or 0.0, most)
+    except urllib3.exceptions.InvalidHeader:
+        return 0.0
 
 
 def _message(data: bytes | None) -> str:

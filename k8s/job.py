@@ -44,7 +44,9 @@ def make(settings: Settings, command: Sequence[str]) -> Job:
     """
     if not command or command[0].startswith("-"):
         raise Misuse("no command to run: holdfast submit [KEY=VALUE ...] -- train recipe=NAME ...")
-    for word in [*command, settings.tracking_uri or ""]:
+    places = {"tracking_uri": settings.tracking_uri, "storage": settings.storage}
+    places |= {f"env.{key}": value for key, value in settings.env.items()}
+    for word in [*command, *(f"{key}={value}" for key, value in places.items())]:
         if _PASSWORD.search(word):
             raise Misuse(
                 f"{word.partition('=')[0]}: a password in an address would stand in the open; leave it out, and give "
@@ -91,8 +93,8 @@ def workers(command: Sequence[str]) -> int:
 def running(name: str, backend: str = "") -> Misuse:
     """A job of another name runs the same command.  ``backend``: the setting its verbs need, but for Kubernetes."""
     return Misuse(
-        f"this very command is already running as {name}, with another image, place or env.: follow it with `holdfast "
-        f"logs {name}{backend}`, or `holdfast cancel {name}{backend}` first"
+        f"this very command is already running as {name}, of another name, image, place or env.: follow it with "
+        f"`holdfast logs {name}{backend}`, or `holdfast cancel {name}{backend}` first"
     )
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from k8s import record
 from k8s.client import Api, Object
-from k8s.errors import Misuse, Refusal
+from k8s.errors import Misuse, Refusal, Unreachable
 
 
 def ensure(api: Api, rayjob: Object) -> None:
@@ -28,6 +28,7 @@ def ensure(api: Api, rayjob: Object) -> None:
         except Refusal as error:
             if error.status not in (404, 409):
                 raise Misuse(f"namespace={api.namespace}: the job's lease cannot be made ({error})") from error
+    raise Unreachable(f"the lease of {name} is being written by others")
 
 
 def drop(api: Api, name: str) -> None:

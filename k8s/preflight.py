@@ -13,6 +13,12 @@ INSTALL = (
     f"--version {KUBERAY}"
 )
 UPGRADE = f"kubectl apply --server-side -k 'github.com/ray-project/kuberay/ray-operator/config/crd?ref=v{KUBERAY}'"
+RIGHTS = (
+    *((verb, "ray.io", "rayjobs") for verb in ("create", "get", "list", "delete")),
+    *((verb, "coordination.k8s.io", "leases") for verb in ("create", "get", "update", "delete")),
+    ("list", "", "pods"),
+)
+"""Without one of these a job would be left that nobody can follow, or end.  What `k8s.schedule` gives has more."""
 NEEDED = "preRunningDeadlineSeconds"
 """The newest field of a RayJob that we set: older definitions drop it silently, or refuse it."""
 
@@ -26,10 +32,10 @@ def check(api: Api, settings: Settings, rayjob: Mapping[str, Any]) -> None:
         raise Misuse(
             f"the RayJob of the cluster {api.host} has no {NEEDED}: its KubeRay is older than {KUBERAY}; {UPGRADE}"
         )
-    for group, resource in (("ray.io", "rayjobs"), ("coordination.k8s.io", "leases")):
-        if not api.may("create", group, resource):
+    for verb, group, resource in RIGHTS:
+        if not api.may(verb, group, resource):
             raise Misuse(
-                f"namespace={api.namespace}: you may not create {resource} there; ask for the role holdfast-submit in "
+                f"namespace={api.namespace}: you may not {verb} {resource} there; ask for the role holdfast-submit in "
                 "it, or give another namespace"
             )
     try:
@@ -43,10 +49,14 @@ def check(api: Api, settings: Settings, rayjob: Mapping[str, Any]) -> None:
             raise Misuse(f"the cluster refuses the job ({error})") from error
     _queue(api, settings)
     _secrets(api, settings)
+    _account(api, settings)
 
 
 def _fields(api: Api) -> Mapping[str, Any] | None:
-    schema = api.schema("ray.io/v1")
+    try:
+        schema = api.schema("ray.io/v1")
+    except Refusal:  # who may not look at definitions learns by the dry run
+        return {NEEDED: {}}
     if schema is None:
         return None
     for name, each in schema["components"]["schemas"].items():
@@ -85,3 +95,15 @@ def _secrets(api: Api, settings: Settings) -> None:
         except Refusal as error:
             if error.status != 403:  # who may not read it may still name it: a pod that cannot start says so
                 raise
+
+
+def _account(api: Api, settings: Settings) -> None:
+    try:
+        there = api.get("ServiceAccount", settings.service_account)
+    except Refusal:  # who may not look at it may still name it
+        return
+    if there is None:
+        raise Misuse(
+            f"service_account={settings.service_account}: no such account in namespace {api.namespace}; the chart "
+            "makes holdfast-job"
+        )

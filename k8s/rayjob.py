@@ -162,7 +162,7 @@ def _template(settings: Settings, pool: Pool, gpus: int, name: str, head: bool) 
     container: dict[str, Any] = {
         "name": "ray-head" if head else "ray-worker",
         "image": image(settings),
-        "env": _environment(settings, pool, name, spot),
+        "env": _environment(settings, pool, name, spot, EFA in amount),
         "envFrom": [{"secretRef": {"name": secret}} for secret in settings.secrets],
         "resources": {"requests": amount, "limits": amount},
         "securityContext": container_security(),
@@ -191,7 +191,7 @@ def _template(settings: Settings, pool: Pool, gpus: int, name: str, head: bool) 
     return {"metadata": {"labels": own, "annotations": STAY}, "spec": spec}
 
 
-def _environment(settings: Settings, pool: Pool, name: str, spot: bool) -> list[dict[str, str]]:
+def _environment(settings: Settings, pool: Pool, name: str, spot: bool, efa: bool) -> list[dict[str, str]]:
     found = {"HOME": "/tmp", "HOLDFAST_JOB": name, "HOLDFAST_POOL": settings.pool, "RAY_USAGE_STATS_ENABLED": "0"}
     if settings.tracking_uri:
         found["MLFLOW_TRACKING_URI"] = settings.tracking_uri
@@ -199,10 +199,10 @@ def _environment(settings: Settings, pool: Pool, name: str, spot: bool) -> list[
         found["HOLDFAST_STORAGE"] = settings.storage
     if spot:  # Ray's own default is 30 s, which is also Kubernetes': no time is left to save
         found["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = str(max(1, pool.grace_seconds - DRAIN_MARGIN))
-    if pool.efa:
+    if efa:
         # Huge pages would have to be asked for, which Karpenter knows no node for.
-        efa = {"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "FI_EFA_USE_HUGE_PAGE": "0"}
-        found |= {**efa, "NCCL_DEBUG": "WARN"}
+        found |= {"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "FI_EFA_USE_HUGE_PAGE": "0"}
+        found |= {"NCCL_DEBUG": "WARN"}
     return [{"name": key, "value": value} for key, value in {**found, **settings.env}.items()]
 
 

@@ -27,6 +27,8 @@ def render(words: Sequence[str], command: Sequence[str]) -> str:
         if not cron["schedule"]:
             raise Misuse("schedule is not set: five fields of cron, as in schedule='0 3 * * 1'")
     settings = read(rest)
+    if command and what in ("pools", "raycluster"):
+        raise Misuse(f"render {what} takes no command after --; a rayjob, cronjob or raycronjob does")
     if what == "pools":
         return "\n".join(_line(pools.load(name, settings.pools)) for name in sorted(pools.names(settings.pools))) + "\n"
     if what == "raycluster":

@@ -12,7 +12,6 @@ from k8s import pools, rayjob
 from k8s.errors import Misuse
 from k8s.settings import Settings
 
-ACCOUNT = "holdfast-retrain"
 LONGEST = 36
 """Characters of the name.  Each Job's has a minute more, 9, and its RayJob's two more again, 47 at most: under the
 Job's own name KubeRay would take that for its submitter's Job.  KubeRay takes 36 for a RayCronJob too."""
@@ -34,7 +33,7 @@ RULES: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
 
 
 def cronjob(settings: Settings, command: Sequence[str], schedule: str, time_zone: str) -> list[dict[str, Any]]:
-    """ConfigMap, ServiceAccount, Role, RoleBinding and CronJob.
+    """ConfigMap, ServiceAccount, Role and RoleBinding ``NAME-schedule``, and the CronJob ``NAME``.
 
     Each Job's pod submits the command under a name made of the Job's, which holds the minute it was due: so that one
     which is tried again follows what it had begun.  Errors: ``Misuse`` for a schedule that is none, and for what
@@ -47,14 +46,17 @@ def cronjob(settings: Settings, command: Sequence[str], schedule: str, time_zone
     name = settings.name or job.name[:LONGEST].rstrip("-")
     jobs.check(name, LONGEST)
     rayjob.rayjob(settings, job)  # what it would refuse at night is refused now
-    metadata = {"name": name, "namespace": settings.namespace, "labels": rayjob.MANAGED}
+    place = {"namespace": settings.namespace, "labels": rayjob.MANAGED}
+    # Not the schedule's own name: one called `default` would give every pod of the namespace its rights.
+    own = f"{name}-schedule"
+    metadata = {"name": own, **place}
     args = ["submit", f"cluster={MOUNT}/cluster.yaml", "name=$(JOB)-r", "--", *command]
     data = _files(settings)
     pod = {
         "restartPolicy": "Never",
-        "serviceAccountName": ACCOUNT,
+        "serviceAccountName": own,
         "securityContext": rayjob.pod_security(),
-        "volumes": [{"name": "cluster", "configMap": _mounted(name, data)}, {"name": "tmp", "emptyDir": {}}],
+        "volumes": [{"name": "cluster", "configMap": _mounted(own, data)}, {"name": "tmp", "emptyDir": {}}],
         "containers": [
             {
                 "name": "submit",
@@ -96,16 +98,16 @@ def cronjob(settings: Settings, command: Sequence[str], schedule: str, time_zone
     }
     return [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data},
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {**metadata, "name": ACCOUNT}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules(settings)},
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "RoleBinding",
             "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": settings.namespace}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": own},
+            "subjects": [{"kind": "ServiceAccount", "name": own, "namespace": settings.namespace}],
         },
-        {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec},
+        {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name, **place}, "spec": spec},
     ]
 
 

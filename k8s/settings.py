@@ -13,6 +13,8 @@ import yaml
 from k8s.errors import Misuse, nearest
 
 KUBERNETES, RAY, LOCAL = "kubernetes", "ray", "local"
+LEAST_KEPT = 10.0
+"""Minutes.  A server that is away for longer ends the waiting too, unless ``patience_minutes`` was raised."""
 
 
 @dataclass(frozen=True)
@@ -167,15 +169,20 @@ def _check(settings: Settings) -> None:
             raise Misuse(f"{key}={value} must be at least {least}")
     for key in ("deadline_minutes", "start_minutes", "patience_minutes", "head_cpus", "head_memory"):
         if not (0 < getattr(settings, key) < math.inf):
-            raise Misuse(f"{key}={getattr(settings, key):g} must be above 0")
+            raise Misuse(
+                f"{key}={getattr(settings, key):g} must be a number above 0; {getattr(Settings(), key):g} is usual"
+            )
     for key in settings.env:
         if _SECRET.search(key.upper()):
             raise Misuse(
                 f"env.{key}: a secret would stand in the open, in the job and in lists of it; put it into a Secret, "
                 "and name that: secrets=NAME"
             )
-    if not (0 <= settings.keep_minutes < math.inf):
-        raise Misuse(f"keep_minutes={settings.keep_minutes:g} must not be negative")
+    if not (LEAST_KEPT <= settings.keep_minutes < math.inf):
+        raise Misuse(
+            f"keep_minutes={settings.keep_minutes:g} must be at least {LEAST_KEPT:g}: whoever waits for a job has to "
+            "see its end"
+        )
 
 
 def ray_address(settings: Settings) -> str:

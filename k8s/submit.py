@@ -14,6 +14,8 @@ from k8s.settings import KUBERNETES, RAY, Settings, read
 from k8s.state import State
 
 T = TypeVar("T")
+WHERE = ("cluster", "backend", "context", "namespace", "address", "folder")
+"""Settings without which a job is not found again."""
 
 
 def backend(settings: Settings) -> Backend:
@@ -57,7 +59,8 @@ def submit(words: Sequence[str], command: Sequence[str], say: Say, line: Say, wa
             f"{error}; the job goes on without us if it was submitted, and the same command finds it again"
         ) from error
     except KeyboardInterrupt:
-        say(f"{job.name} goes on: the same command follows it again, `holdfast cancel {job.name}` ends it")
+        there = " ".join([job.name, *(word for word in words if word.partition("=")[0] in WHERE)])
+        say(f"{job.name} goes on: the same command follows it again, `holdfast cancel {there}` ends it")
         raise
     leave(found, out)
     return found

@@ -10,6 +10,7 @@ from k8s import submit as submitting
 from k8s.errors import Misuse
 from k8s.state import State
 
+FOLLOWING = ("submit", "status", "logs")
 HELP = {
     "submit": "holdfast submit [KEY=VALUE ...] [--no-wait] [--entrypoint-code] [--json FILE] -- VERB [KEY=VALUE ...]",
     "render": "holdfast render [rayjob|raycluster|cronjob|raycronjob|pools] [KEY=VALUE ...] [-- VERB ...]",
@@ -24,6 +25,9 @@ def run(verb: str, words: Sequence[str], command: Sequence[str], out: Path | Non
     """What is said of a job goes to stderr, what it writes itself to stdout.  Errors: ``k8s.errors.Ended``."""
     if command and verb not in ("submit", "render"):
         raise Misuse(f"{verb} takes no command after --: {HELP[verb]}")
+    for flag, given, verbs in (("--no-wait", not wait, ("submit",)), ("--entrypoint-code", own_code, FOLLOWING)):
+        if given and verb not in verbs:
+            raise Misuse(f"{flag}: {verb} knows no such thing; it is for {', '.join(verbs)}")
     if out is not None and verb not in ("submit", "status", "list"):
         raise Misuse(f"--json {out}: {verb} leaves nothing; it is for submit, status and list")
     if verb == "render":

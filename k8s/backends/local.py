@@ -24,7 +24,6 @@ from k8s.job import Job, running, unknown
 from k8s.settings import Settings
 from k8s.state import State
 
-BACKEND = " backend=local"
 HOLDFAST = (sys.executable, "-m", "pipelines.cli")
 
 
@@ -33,6 +32,7 @@ class Local:
         self.settings = settings
         self.root = Path(settings.folder).expanduser()
         self.where = str(self.root)
+        self._here = f" backend=local folder={settings.folder}"
 
     def start(self, job: Job) -> bool:
         """Whether it was started; else it runs, or has ended, already."""
@@ -74,7 +74,7 @@ class Local:
     def state(self, name: str) -> State:
         folder = self.root / name
         if self._about(folder) is None:
-            raise unknown(name, str(self.root), BACKEND)
+            raise unknown(name, str(self.root), self._here)
         with self._turn():
             return self._read(folder)
 
@@ -147,7 +147,7 @@ class Local:
         for found in self._all():
             about = self._about(self.root / found.name) or {}
             if found.code is None and found.name != job.name and about.get("digest") == job.digest:
-                raise running(found.name, BACKEND)
+                raise running(found.name, self._here)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from k8s.job import Job, running, unknown
 from k8s.settings import Settings, ray_address
 from k8s.state import State
 
-BACKEND = " backend=ray"
 PHASES = {"PENDING": state.STARTING, "RUNNING": state.RUNNING}
 SECONDS = (10.0, 30.0)
 """To connect, and to answer."""
@@ -42,6 +41,7 @@ class RayCluster:
         self.seen: set[str] = set()
         self.due: dict[str, float] = {}
         self.where = f"the Ray cluster at {self.address}"
+        self._here = f" backend=ray address={self.address}"
 
     def start(self, job: Job) -> bool:
         """Whether it was created; else it was there."""
@@ -66,7 +66,7 @@ class RayCluster:
         if there is not None:
             return self._read(there)
         if name not in self.seen:
-            raise unknown(name, self.where, BACKEND)
+            raise unknown(name, self.where, self._here)
         if self.job is None or self.job.name != name or self.left == 0:
             return state.ended(
                 name, state.LOST, "HeadLost", "the cluster no longer knows it; the same command continues"
@@ -81,7 +81,7 @@ class RayCluster:
 
     def cancel(self, name: str) -> None:
         if self._find(name) is None:
-            raise unknown(name, self.where, BACKEND)
+            raise unknown(name, self.where, self._here)
         self._ask("POST", f"/api/jobs/{name}/stop")
 
     def wait(self, name: str, seconds: float) -> None:
@@ -142,7 +142,7 @@ class RayCluster:
         for each in self._list() if job.writes else ():
             same = (each.get("metadata") or {}).get("holdfast") == job.digest
             if same and each["submission_id"] != job.name and self._read(each).code is None:
-                raise running(each["submission_id"], BACKEND)
+                raise running(each["submission_id"], self._here)
 
     def _read(self, there: dict[str, Any]) -> State:
         name, status, exit_code = there["submission_id"], there["status"], there.get("driver_exit_code")

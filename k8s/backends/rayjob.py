@@ -27,17 +27,24 @@ class RayJobs:
     def start(self, job: Job) -> bool:
         """Whether it was created; else it was there.
 
-        One that is lost, or that ``again`` asks for, goes first.  Errors: ``Misuse`` before anything is created.
+        One that is lost, or that ``again`` asks for, goes first.  Errors: ``Misuse`` with nothing left on the cluster.
         """
+        try:
+            there = self._get(job.name)
+            if there is None:
+                self._create(job)
+            else:
+                self._same(there, job)
+                self._cleared(there)
+                leases.ensure(self.api, there)
+        except Refusal as error:
+            raise self._refused(error, job.name) from error
+        self.seen.add(job.name)
+        return there is None
+
+    def _create(self, job: Job) -> None:
         body = rayjob.rayjob(self.settings, job)
         body["metadata"]["namespace"] = self.api.namespace
-        there = self._get(job.name)
-        if there is not None:
-            self._same(there, job)
-            self._cleared(there)
-            leases.ensure(self.api, there)
-            self.seen.add(job.name)
-            return False
         preflight.check(self.api, self.settings, body)
         self._alone(job)
         self._prune()
@@ -47,14 +54,12 @@ class RayJobs:
             if error.status == 409:  # another submitter was first
                 raise Unreachable(f"{job.name} is being submitted by another") from error
             raise Misuse(f"the cluster refuses the job ({error})") from error
-        leases.ensure(self.api, there)
-        self.seen.add(job.name)
         try:
+            leases.ensure(self.api, there)
             self._alone(job, there)  # of two at once with another image, each saw nobody before
-        except Misuse:
+        except (Misuse, Refusal):
             self._remove(there)
             raise
-        return True
 
     def state(self, name: str) -> State:
         """Errors: ``Misuse`` for a job that never was."""
@@ -77,7 +82,7 @@ class RayJobs:
             raise self._refused(error) from error
 
     def cancel(self, name: str) -> None:
-        """Delete it, and with it its cluster and its lease; the workers save within their grace."""
+        """Delete it, and with it its cluster and its lease."""
         there = self._get(name)
         if there is not None:
             self.seen.add(name)
@@ -110,7 +115,10 @@ class RayJobs:
     def _refused(self, error: Refusal, name: str = "") -> Exception:
         if name in self.seen:  # a server that has just come back knows no rights yet
             return Unreachable(f"{self.api.host} answers {error.status} ({error})", error.status)
-        return Misuse(f"namespace={self.api.namespace}: the cluster refuses to show its jobs ({error})")
+        return Misuse(
+            f"namespace={self.api.namespace}: the cluster refuses what a job needs ({error}); ask for the role "
+            "holdfast-submit in it, or give another namespace"
+        )
 
     def _read(self, there: Object) -> State:
         name, status = there["metadata"]["name"], there.get("status") or {}

@@ -21,6 +21,9 @@ MEASURES = (
     "robust_accuracy",
     "edge_correlation",
     "zero_shot_t1",
+    "zero_shot_unseen",
+    "zero_shot_seen",
+    "zero_shot_harmonic",
     "zero_shot_chance",
     "gt_known_localisation",
     "top1_localisation",
@@ -28,9 +31,13 @@ MEASURES = (
 )
 
 
+def measured() -> papers.Found:
+    return {(job, seed): dict.fromkeys(MEASURES, 0.5) for job in papers.JOBS for seed in range(3)}
+
+
 def claims(**values: float) -> dict[str, dict]:
     """Rows of three seeds, in which every job measured 0.5 of everything, but ``values``: the job and its measure."""
-    found = {(job, seed): dict.fromkeys(MEASURES, 0.5) for job in papers.JOBS for seed in range(3)}
+    found = measured()
     for name, value in values.items():
         job, _, what = name.partition("__")
         for seed in range(3):
@@ -66,6 +73,15 @@ def test_the_rows_with_goals_are_there():
 def test_a_gain_is_the_mean_difference_of_its_arms(values, what, value):
     row = claims(**values)[what]
     assert (row["value"], row["n"]) == (pytest.approx(value), 3)
+
+
+def test_every_job_has_rows_of_its_own_measures_and_no_row_is_there_twice():
+    rows = Rows("")
+    papers.add_measures(rows, measured())
+    names = [row["what"] for row in rows.rows]
+    assert len(names) == len(set(names)) > len(papers.JOBS)
+    assert {"edge_correlation_bound_8", "zero_shot_t1", "zero_shot_t1_zero_shot_untrained"} <= set(names)
+    assert {"robust_accuracy_surrogate_both", "gt_known_localisation_localised_low_bound"} <= set(names)
 
 
 def test_a_job_runs_and_gives_what_its_rows_need():

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shlex
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from kubernetes.utils.quantity import parse_quantity
 
 from k8s import pools, rayjob, settings
+from k8s import render as rendering
 from k8s import schedule as schedules
 from k8s.settings import Settings
 from tests.infra import helm
@@ -57,6 +59,10 @@ REFUSED = {
     "a time zone in the schedule": (schedule(schedule="TZ=UTC 0 3 * * *"), "schedule"),
     "a schedule whose RayJobs' names are too long": (schedule(name="a" * 28), "name"),
     "a schedule that names its job": (schedule(settings=["name=mine"]), "settings"),
+    "a schedule with a cluster file": (schedule(settings=["cluster=mine.yaml"]), "settings"),
+    "a setting of the command before it": (schedule(settings=["workers=2"]), "settings"),
+    "a typo in a setting of submit": (schedule(settings=["pol=cpu"]), "settings"),
+    "an environment in one word": (schedule(settings=["env=A"]), "settings"),
     "a start that the controller would miss": (schedule(startingDeadlineSeconds=5), "startingDeadlineSeconds"),
     "everybody may submit": ({"submit": {"groups": ["system:authenticated"]}}, "groups"),
     "storage that is no S3": ({"storage": {"uri": "/data"}}, "uri"),
@@ -206,12 +212,41 @@ def test_a_schedule_submits_under_its_jobs_name(everything):
     (container,) = cronjob["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert [*container["command"], *container["args"]] == [
         *("holdfast", "submit", "name=$(JOB)-r", "cluster=/etc/holdfast/cluster.yaml"),
-        *("pool=l4-spot", "workers=2", "--"),
-        *("retrain", "recipe=digits_gradnorm", "register_as=digits"),
+        *("pool=l4-spot", "--"),
+        *("retrain", "recipe=digits_gradnorm", "register_as=digits", "workers=2"),
     ]
     (job,) = (each["valueFrom"] for each in container["env"] if each["name"] == "JOB")
     assert job == {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}}
     assert (cronjob["concurrencyPolicy"], cronjob["timeZone"]) == ("Forbid", "Europe/Berlin")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_a_schedule_submits_is_a_job(path, tmp_path):
+    """Its words are read as its pod will have them, with the file that it mounts."""
+    objects = render(path)
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(of_kind(objects, "ConfigMap")["holdfast-cluster"]["data"]["cluster.yaml"])
+    made = of_kind(objects, "CronJob")
+    assert len(made) == len(yaml.safe_load(path.read_text()).get("schedules", ()))
+    for name, each in made.items():
+        (container,) = each["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        job = f"{name}-{29_000_000}"
+        line = " ".join(container["args"])
+        assert (line.count("$(JOB)"), line.count("/etc/holdfast/cluster.yaml")) == (1, 1)
+        words = [word.replace("$(JOB)", job) for word in container["args"]]
+        verb, *given = [word.replace("/etc/holdfast/cluster.yaml", str(cluster)) for word in words]
+        assert verb == "submit"
+        at = given.index("--")
+        (body,) = yaml.safe_load_all(rendering.render(given[:at], given[at + 1 :]))
+        assert (body["kind"], body["metadata"]["name"]) == ("RayJob", f"{job}-r")
+        assert body["spec"]["entrypoint"].endswith(shlex.join(["holdfast", *given[at + 1 :]]))
+
+
+def test_a_schedule_may_set_what_submit_knows():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    pattern = schema["properties"]["schedules"]["items"]["properties"]["settings"]["items"]["pattern"]
+    known = set(settings.HINTS) - {"name", "cluster", "env"}
+    assert set(pattern.removeprefix("^(").removesuffix(")=").split("|")) == known | {r"env\.[A-Za-z_][A-Za-z0-9_]*"}
 
 
 def test_what_is_never_tried_again_is_what_the_command_says_it_is(everything):

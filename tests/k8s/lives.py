@@ -3,6 +3,9 @@
 That command is a program of ours in place of ``holdfast``, found first on the head's PATH: it waits to be let go.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,6 +22,37 @@ until test -e {folder}/go; do sleep 0.1; done
 echo done
 exit $(cat {folder}/go)
 """
+
+
+HOLDFAST = str(Path(sys.executable).parent / "holdfast")
+
+
+class Submit:
+    """A process of `holdfast submit`."""
+
+    def __init__(self, words: list[str], env: dict[str, str], said: Path) -> None:
+        self._said = said
+        with said.open("w") as file:
+            self._process = subprocess.Popen(
+                [HOLDFAST, "submit", *words],
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has said, and what the job wrote."""
+        return self._said.read_text().splitlines()
+
+    def kill(self) -> None:
+        """SIGKILL: it has no moment left for anything."""
+        self._process.kill()
+        self._process.wait()
+
+    def code(self, seconds: float = 120.0) -> int:
+        return self._process.wait(seconds)
 
 
 class Lives:
@@ -44,13 +78,24 @@ class Lives:
         nodes(plane, "head")
         nodes(plane, "cpu")
         self._operator = Operator(plane, namespace, head, absent_images=absent_images)
+        self._submitters: list[Submit] = []
 
     def __enter__(self) -> "Lives":
         self._operator.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
+        for each in self._submitters:
+            each.kill()
         self._operator.__exit__(*error)
+
+    def submit(self, *words: str) -> Submit:
+        """A training, in a process of its own, with the rights of a submitter."""
+        env = [f"env.{key}={value}" for key, value in self.env.items()]
+        whole = ["image=a/b:1", "pool=cpu", *env, *words, "--", "train", "recipe=digits_standard"]
+        said = self.folder / f"submit-{len(self._submitters)}"
+        self._submitters.append(Submit(whole, {"KUBECONFIG": str(self.kubeconfig)}, said))
+        return self._submitters[-1]
 
     def go(self, exit_code: int = 0) -> None:
         """Lets the command end, now and whenever it is run again."""

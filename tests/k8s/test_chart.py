@@ -14,6 +14,8 @@ import yaml
 from kubernetes.client import ApiException
 from kubernetes.client.exceptions import NotFoundException
 
+from k8s import schedule
+from k8s.settings import Settings
 from tests.infra import helm
 from tests.infra.helm import CHART, EXAMPLES, of_kind
 from tests.k8s.plane import Object, Plane, until
@@ -151,6 +153,7 @@ SUBMIT = {
 RIGHTS = {
     "holdfast-submit": SUBMIT,
     "holdfast-retrain": SUBMIT,
+    "weekly-schedule": SUBMIT,
     "holdfast-job": {("coordination.k8s.io", "leases"): {"get", "create", "update"}},
     "holdfast-mlflow": {},
 }
@@ -158,7 +161,7 @@ RIGHTS = {
 
 @pytest.fixture
 def released(plane: Plane, namespace: str) -> str:
-    """A namespace with the chart's accounts and roles."""
+    """A namespace with the chart's accounts and roles, and those of a schedule that is rendered."""
     wanted = ("ServiceAccount", "Role", "RoleBinding")
     rendered = helm.helm(
         "template",
@@ -171,7 +174,10 @@ def released(plane: Plane, namespace: str) -> str:
         "-f",
         helm.example("everything"),
     )
-    plane.apply([each for each in yaml.safe_load_all(rendered.stdout) if each and each["kind"] in wanted], namespace)
+    settings = Settings(image="holdfast:1", namespace=namespace, name="weekly", secrets=("mlflow-user", "s3-keys"))
+    weekly = schedule.cronjob(settings, ["retrain", "recipe=digits_gradnorm"], "0 3 * * 1", "Etc/UTC")
+    objects = [*filter(None, yaml.safe_load_all(rendered.stdout)), *weekly]
+    plane.apply([each for each in objects if each["kind"] in wanted], namespace)
     return namespace
 
 

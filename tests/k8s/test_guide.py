@@ -3,11 +3,8 @@
 KubeRay's part is played by ``tests.k8s.operator``, the kubelet's by ``tests.k8s.kubelet``.
 """
 
-import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -131,35 +128,3 @@ def test_what_is_rendered_is_what_a_server_takes(
     for each in documents:
         each["metadata"]["namespace"] = namespace
     plane.apply(documents, namespace, dryRun="All")
-
-
-@pytest.mark.parametrize("name", ["github.yaml", "gitlab.yaml"])
-def test_the_script_of_a_ci_job_runs_as_it_stands(name: str, tmp_path: Path) -> None:
-    """In a shell as CI has it; `holdfast` is one that writes down how it was called, and is refused by the gate."""
-    content = yaml.safe_load((ROOT / "docs" / "ci" / name).read_text())
-    if name == "github.yaml":
-        steps = content["jobs"]["train"]["steps"]
-        script = [step["run"] for step in steps if step.get("run", "").startswith("holdfast")]
-        env = content["jobs"]["train"]["env"]
-    else:
-        script, env = content["robust model"]["script"], content["robust model"]["variables"]
-    (tmp_path / "holdfast").write_text(
-        f"#!{sys.executable}\nimport json, sys\nopen('calls', 'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
-        "print('the table')\nsys.exit(3 if 'promote' in sys.argv else 0)\n"
-    )
-    (tmp_path / "holdfast").chmod(0o755)
-    numbers = {
-        "GITHUB_RUN_ID": "17",
-        "GITHUB_RUN_ATTEMPT": "2",
-        "CI_JOB_ID": "17",
-        "IMAGE": "a/b:1",
-        "PATH": f"{tmp_path}:/usr/bin:/bin",
-    }
-    done = subprocess.run(["bash", "-e", "-c", "\n".join(script)], cwd=tmp_path, env={**env, **numbers}, check=False)
-    assert done.returncode == 3, "the job fails as the gate refused"
-    assert (tmp_path / "gate.txt").read_text() == "the table\n"
-    train, promote = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
-    number = "17-2" if name == "github.yaml" else "17"
-    shared = ["submit", "cluster=cluster.yaml", "image=a/b:1"]
-    assert train == [*shared, "--", "train", "recipe=digits_gradnorm", "register_as=digits"]
-    assert promote == [*shared, f"name=promote-{number}", "--", "promote", "name=digits"]

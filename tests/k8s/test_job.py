@@ -52,10 +52,18 @@ def test_no_command_is_refused(command: tuple[str, ...]) -> None:
         jobs.make(Settings(), command)
 
 
-def test_a_password_in_an_address_is_refused() -> None:
-    for command, uri in (((*TRAIN, "tracking.uri=http://me:secret@host"), None), (TRAIN, "http://me:secret@host")):
-        with pytest.raises(Misuse, match="a password in an address would stand in the open"):
-            jobs.make(Settings(tracking_uri=uri), command)
+@pytest.mark.parametrize(
+    ("command", "settings", "where"),
+    [
+        ((*TRAIN, "tracking.uri=http://me:secret@host"), {}, "tracking.uri"),
+        (TRAIN, {"tracking_uri": "http://me:secret@host"}, "tracking_uri"),
+        (TRAIN, {"storage": "s3://me:secret@bucket/x"}, "storage"),
+        (TRAIN, {"env": {"MLFLOW_TRACKING_URI": "http://me:secret@host"}}, "env.MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_a_password_in_an_address_is_refused(command: tuple[str, ...], settings: dict, where: str) -> None:
+    with pytest.raises(Misuse, match=f"^{where}: a password in an address would stand in the open"):
+        jobs.make(Settings(**settings), command)
 
 
 def test_the_line_can_be_pasted_into_a_shell() -> None:

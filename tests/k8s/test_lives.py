@@ -1,5 +1,6 @@
 """Whole lives of a job: submitted, run on a real Ray head, ended; KubeRay's part by ``tests.k8s.operator``."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -101,3 +102,25 @@ def test_a_cancelled_job_ends_its_command(lives: Lives) -> None:
     place.cancel(job.name)
     assert waiting.found(120.0).code == STOPPED
     until(lambda: place.api.get("RayJob", job.name) is None)
+
+
+def test_a_submitter_that_is_killed_leaves_a_job_that_the_same_line_finds_again(lives: Lives) -> None:
+    words = ("retries=0", "--entrypoint-code")
+    first = lives.submit(*words)
+    until(lambda: "begun" in first.lines, 120)
+    first.kill()
+    assert first.code() == -signal.SIGKILL
+    place = RayJobs(Settings())
+    (left,) = place.jobs()
+    assert (left.phase, left.code) == (RUNNING, None)
+    before = place.api.get("RayJob", left.name)
+    second = lives.submit(*words)
+    until(lambda: any(f"{left.name} is there already" in line for line in second.lines))
+    lives.go(42)
+    assert second.code() == 42
+    assert [line for line in second.lines if line in ("begun", "done")] == ["begun", "done"]
+    after = place.api.get("RayJob", left.name)
+    assert before
+    assert after
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert lives.runs == 1

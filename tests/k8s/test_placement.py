@@ -1,4 +1,5 @@
-"""Pods as we render them, placed by the real scheduler: on their pool's nodes, and on no other."""
+"""Pods as we render them: let in where the restricted standard holds, and placed by the real scheduler on their pool's
+nodes, and on no other."""
 
 from typing import Any
 
@@ -10,8 +11,16 @@ from k8s.settings import Settings
 from k8s.state import hindrance
 from tests.k8s.cluster import nodes
 from tests.k8s.plane import Object, Plane, until
+from tests.k8s.test_chart import restricted
 
 IMAGE = "registry.example/holdfast:1"
+
+
+@pytest.fixture
+def namespace(plane: Plane, namespace: str) -> str:
+    """One that takes no pod which the restricted standard forbids."""
+    restricted(plane, namespace)
+    return namespace
 
 
 def rendered(pool: str, workers: int) -> tuple[Object, list[Object]]:
@@ -68,7 +77,9 @@ def test_head_and_workers_stand_on_their_pools(
 
 def test_a_pod_of_nobodys_stays_off_gpu_nodes(plane: Plane, namespace: str) -> None:
     nodes(plane, "l4-spot")
-    stray: dict[str, Any] = {"containers": [{"name": "x", "image": "x", "resources": {"requests": {"cpu": "1"}}}]}
+    container = {"name": "x", "image": "x", "resources": {"requests": {"cpu": "1"}}}
+    container["securityContext"] = rayjob.container_security()
+    stray: dict[str, Any] = {"containers": [container], "securityContext": rayjob.pod_security()}
     plane.apply([{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stray"}, "spec": stray}], namespace)
     found = placed(plane, namespace, [{"metadata": {"name": "stray"}}])
     assert "nodeName" not in found["stray"]["spec"]

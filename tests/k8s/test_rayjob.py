@@ -77,6 +77,9 @@ def test_a_whole_node_with_efa_gets_it_and_stays_with_its_like() -> None:
     assert term["labelSelector"]["matchLabels"].items() <= worker["metadata"]["labels"].items()
     _, part, _ = pods(render((*TRAIN, "workers=2"), pool="a100-8", gpus=2))
     assert pools.EFA not in part["spec"]["containers"][0]["resources"]["limits"]
+    for pod, asked in ((worker, True), (part, False)):
+        names = {each["name"] for each in pod["spec"]["containers"][0]["env"]}
+        assert ("FI_PROVIDER" in names) == asked, "who has no adapter may not be told to use one"
 
 
 def test_no_pod_may_more_than_it_must() -> None:

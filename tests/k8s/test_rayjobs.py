@@ -16,11 +16,11 @@ from k8s.backends.rayjob import RayJobs
 from k8s.errors import Misuse, Unreachable
 from k8s.follow import patiently
 from k8s.settings import Settings
-from k8s.state import FAILURE, LOST, OK, STOPPED
+from k8s.state import ENDED, FAILURE, LOST, MISUSE, OK, STOPPED
 from tests.k8s.cluster import accounts
 from tests.k8s.plane import Plane, until
 from tests.k8s.replay import Replay
-from tests.k8s.test_state import ENDS
+from tests.k8s.test_state import ENDS, INVALID
 from tests.k8s.traces import RECORDINGS, Trace
 from tests.k8s.waiting import Waiting
 
@@ -66,6 +66,21 @@ def test_every_recorded_life_ends_with_its_code_and_words(
     code, words = ENDS[scenario]
     assert found.code == code, waiting.said
     assert words in found.told()
+
+
+@recorded
+@pytest.mark.parametrize("case", INVALID)
+def test_a_job_that_the_operator_refuses_is_a_misuse_in_its_words(
+    submitter: Callable[..., RayJobs], plane: Plane, namespace: str, case: str
+) -> None:
+    place = submitter()
+    each = job(place)
+    assert place.start(each)
+    waiting = Waiting(place, each.name)
+    with Replay(Trace("validation-failed", case), plane, namespace, each.name, SPEED):
+        found = waiting.found()
+    assert (found.code, found.phase) == (MISUSE, ENDED)
+    assert INVALID[case] in found.told()
 
 
 @recorded
@@ -362,14 +377,3 @@ def test_a_long_ended_job_of_the_same_command_is_cleared_away(
     second = submitter(name="second", keep_minutes=1.0)
     second.start(job(second))
     assert [found.name for found in second.jobs()] == ["second"]
-
-
-def test_lost_and_found_again_is_the_same_job(submitter: Callable[..., RayJobs]) -> None:
-    """A submitter that is gone leaves its job: the next one attaches."""
-    place = submitter()
-    assert place.start(job(place))
-    time.sleep(0.1)
-    other = submitter()
-    assert not other.start(job(other))
-    assert other.state(job(other).name).code is None
-    assert LOST not in {found.code for found in other.jobs()}

@@ -8,7 +8,7 @@ import pytest
 from k8s import state
 from k8s.record import Record
 from k8s.state import ENDED, FAILURE, LOST, MISUSE, OK, REFUSED, STARTING, STOPPED, WAITING, State
-from tests.k8s.traces import RECORDINGS, Trace, recordings
+from tests.k8s.traces import RECORDINGS, Trace, lives, recordings
 
 pytestmark = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings lie in shared, which is not here")
 
@@ -36,6 +36,25 @@ ENDS = {
 }
 """By exit code and words, as far as the cluster alone tells; those that are deleted by hand are below."""
 PENDING = {"unschedulable": "free GPUs", "image-pull-fails": "image cannot be pulled"}
+INVALID = {
+    "1-starts-with-digit": "a valid DNS1035 label",
+    "bad-runtime-env": "failed to unmarshal RuntimeEnvYAML",
+    "has.dot": "a valid DNS1035 label",
+    "interactive-backoff": "BackoffLimit is incompatible with InteractiveMode",
+    "min-over-max": "minReplicas 3 greater than maxReplicas 1",
+    48 * "n": "no more than 47 characters",
+    64 * "n": "no more than 47 characters",
+    "negative-backoff": "backoffLimit must be a positive integer",
+    "negative-ttl": "TTLSecondsAfterFinished must be a non-negative integer",
+    "no-cluster-spec": "one of RayClusterSpec or ClusterSelector must be set",
+    "no-containers": "headGroupSpec should have at least one container",
+    "selector-and-backoff": "BackoffLimit is incompatible with ClusterSelector mode",
+    "sidecar-with-template": "SidecarMode doesn't support SubmitterPodTemplate",
+    "suspend-no-shutdown": "is not allowed to be suspended",
+    "ttl-no-shutdown": "cannot have TTLSecondsAfterFinished",
+    "zero-deadline": "activeDeadlineSeconds must be a positive integer",
+}
+"""Cases of `validation-failed` that the operator refused, and its words: the exit code of each is 2."""
 
 
 def seen(trace: Trace, record: Record | None = None) -> Iterator[State]:
@@ -61,8 +80,18 @@ def seen(trace: Trace, record: Record | None = None) -> Iterator[State]:
 
 
 def test_there_is_an_end_for_every_recording() -> None:
-    by_hand = {"deleted-mid-run", "raycronjob"}
-    assert set(recordings()) - set(ENDS) - set(PENDING) == by_hand
+    by_hand, started = {"deleted-mid-run", "raycronjob"}, {"bad-mode", "unknown-field", 47 * "n"}
+    known = {Trace(scenario) for scenario in {*ENDS, *PENDING} | by_hand}
+    known |= {Trace("validation-failed", case) for case in {*INVALID} | started}
+    assert set(lives()) == known
+    assert set(recordings()) - {trace.scenario for trace in lives()} == {"cronjob"}, "it has no RayJob"
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_what_the_operator_refuses_ends_as_misuse_in_its_words(case: str) -> None:
+    found = list(seen(Trace("validation-failed", case)))
+    assert {each.code for each in found} == {None, MISUSE}
+    assert INVALID[case] in found[-1].told()
 
 
 @pytest.mark.parametrize("scenario", sorted(ENDS))

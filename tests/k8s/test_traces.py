@@ -9,23 +9,22 @@ from tests.k8s.life import Life, rayjob
 from tests.k8s.plane import Plane, until
 from tests.k8s.replay import Replay
 from tests.k8s.rules import invalid
-from tests.k8s.traces import MISSING, RECORDINGS, Names, Trace, course, recordings
+from tests.k8s.traces import MISSING, RECORDINGS, Names, Trace, course, lives
 
 if not RECORDINGS.is_dir():
     pytest.skip(MISSING, allow_module_level=True)
 
-CASES = Trace("validation-failed")
-NAMES = sorted({row.name for row in CASES.rows if row.kind == "RayJob"})
-LIVES = [*map(Trace, recordings()), *(Trace("validation-failed", name) for name in ("no-cluster-spec", "bad-mode"))]
+LIVES = lives()
+NAMES = [trace.case for trace in LIVES if trace.scenario == "validation-failed"]
+each_life = pytest.mark.parametrize("trace", LIVES, ids=lambda trace: trace.case or trace.scenario)
 
 
-@pytest.mark.parametrize("scenario", recordings())
-def test_only_names_are_renamed(scenario: str) -> None:
-    trace = Trace(scenario)
+@each_life
+def test_only_names_are_renamed(trace: Trace) -> None:
     ours = Names(trace, "team", "train-1f2e")
     for row in trace.rows:
         there, here = json.dumps(row.object), json.dumps(ours(row.object))
-        assert f"trace-{scenario}" not in here
+        assert f"trace-{trace.scenario}" not in here
         assert not re.search(rf"(?<![\w-]){trace.rayjob}-[a-z0-9]{{5}}\b", here)
         if row.kind == "RayJob":
             for word in ("jobDeploymentStatus", "jobStatus", "reason"):
@@ -47,7 +46,7 @@ def test_what_the_operator_refuses(name: str) -> None:
     assert found == said
 
 
-@pytest.mark.parametrize("trace", LIVES, ids=lambda trace: trace.case or trace.scenario)
+@each_life
 def test_a_recorded_life_again(plane: Plane, crds: list[str], namespace: str, trace: Trace) -> None:
     """Each status, and in the end the Pods that were left. What they wrote has the same time stamps when read again."""
     life, certificates = Life(plane, namespace, rayjob("train-1f2e")), getattr(plane, "certificates", None)

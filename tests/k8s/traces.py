@@ -74,9 +74,16 @@ def course(statuses: list[Object]) -> list[tuple[str, str, str]]:
 
 
 def recordings() -> list[str]:
-    """Every recording of a life with one RayJob."""
-    names = sorted(path.stem for path in RECORDINGS.glob("*.jsonl"))
-    return [name for name in names if name not in ("cronjob", "validation-failed")]
+    return sorted(path.stem for path in RECORDINGS.glob("*.jsonl"))
+
+
+def lives() -> list[Trace]:
+    """Every recorded life of a RayJob, each of a recording that has many; one of a CronJob alone has none."""
+    found: list[Trace] = []
+    for scenario in recordings():
+        names = sorted({row.name for row in Trace(scenario).rows if row.kind == "RayJob"})
+        found += [Trace(scenario)] if len(names) == 1 else [Trace(scenario, name) for name in names]
+    return found
 
 
 @dataclass
