@@ -267,7 +267,7 @@ def _isolated_has_no_way_out(ec2: Any, here: list[dict[str, Any]]) -> None:
 
 def test_the_roles_are_for_their_service_accounts(applied):
     iam = applied.client("iam")
-    for name in ("job", "submit", "retrain", "mlflow", "karpenter"):
+    for name in ("job", "mlflow", "karpenter"):
         role = iam.get_role(RoleName=f"holdfast-{name}")["Role"]
         (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
         assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}

@@ -11,19 +11,14 @@ locals {
   read  = ["s3:GetObject"]
   write = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
 
-  decrypt = { Sid = "Decrypt", Effect = "Allow", Action = ["kms:Decrypt"], Resource = [var.data_kms_key_arn] }
   encrypt = { Sid = "Encrypt", Effect = "Allow", Action = ["kms:Decrypt", "kms:GenerateDataKey"], Resource = [var.data_kms_key_arn] }
   list    = { for use, arn in var.bucket_arns : use => { Sid = "List${title(use)}", Effect = "Allow", Action = ["s3:ListBucket", "s3:GetBucketLocation"], Resource = [arn] } }
   reads   = { for use, arn in var.bucket_arns : use => { Sid = "Read${title(use)}", Effect = "Allow", Action = local.read, Resource = ["${arn}/*"] } }
   writes  = { for use, arn in var.bucket_arns : use => { Sid = "Write${title(use)}", Effect = "Allow", Action = local.write, Resource = ["${arn}/*"] } }
 
-  # What a waiter reads: the record that a job ended, for a success may be told as a failure when the head dies.
-  waiter = [local.list.ray, local.reads.ray, local.decrypt]
-
+  # Who submits and waits needs nothing of AWS: how a job ended stands in its lease.
   roles = {
     job       = { namespace = var.namespace, account = "holdfast-job", statements = [local.list.data, local.reads.data, local.list.ray, local.writes.ray, local.encrypt] }
-    submit    = { namespace = var.namespace, account = "holdfast-submit", statements = local.waiter }
-    retrain   = { namespace = var.namespace, account = "holdfast-retrain", statements = local.waiter }
     mlflow    = { namespace = var.namespace, account = "holdfast-mlflow", statements = [local.list.mlflow, local.writes.mlflow, local.encrypt] }
     karpenter = { namespace = var.karpenter_namespace, account = "karpenter", statements = local.karpenter }
   }

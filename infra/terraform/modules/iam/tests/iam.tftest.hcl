@@ -14,8 +14,7 @@ variables {
 run "grants_what_each_needs" {
   assert {
     condition = { for name, one in aws_eks_pod_identity_association.this : "${one.namespace}/${one.service_account}" => name } == {
-      "holdfast/holdfast-job" = "job", "holdfast/holdfast-submit" = "submit", "holdfast/holdfast-retrain" = "retrain",
-    "holdfast/holdfast-mlflow" = "mlflow", "kube-system/karpenter" = "karpenter" }
+    "holdfast/holdfast-job" = "job", "holdfast/holdfast-mlflow" = "mlflow", "kube-system/karpenter" = "karpenter" }
     error_message = "a role a service account"
   }
   assert {
@@ -33,10 +32,6 @@ run "grants_what_each_needs" {
     condition = !anytrue(flatten([for statement in jsondecode(aws_iam_role_policy.this["job"].policy).Statement : [for resource in statement.Resource :
     startswith(resource, "arn:aws:s3:::d") && anytrue([for action in statement.Action : strcontains(action, "Put") || strcontains(action, "Delete")])]]))
     error_message = "a job does not write data"
-  }
-  assert {
-    condition     = alltrue(flatten([for name in ["submit", "retrain"] : [for statement in jsondecode(aws_iam_role_policy.this[name].policy).Statement : [for action in statement.Action : contains(["s3:ListBucket", "s3:GetBucketLocation", "s3:GetObject", "kms:Decrypt"], action)]]]))
-    error_message = "who waits for a job only reads"
   }
   assert {
     condition     = toset(flatten([for statement in jsondecode(aws_iam_role_policy.this["mlflow"].policy).Statement : statement.Resource])) == toset(["arn:aws:s3:::m", "arn:aws:s3:::m/*", var.data_kms_key_arn])
@@ -62,7 +57,7 @@ run "makes_roles_before_the_cluster" {
   variables { associate = false }
 
   assert {
-    condition     = length(aws_eks_pod_identity_association.this) == 0 && length(aws_iam_role.this) == 5
+    condition     = length(aws_eks_pod_identity_association.this) == 0 && length(aws_iam_role.this) == 3
     error_message = "roles alone"
   }
 }
