@@ -186,7 +186,7 @@ def _played(
         with Replay(trace, plane, namespace, name, speed):
             meanwhile(name, kubeconfig)
             submit.end()
-        what = " ".join(filter(None, (trace.scenario, trace.case[:24])))
+        what = " ".join(filter(None, (trace.scenario, trace.case)))
         return Ending(f"kubernetes: {what}{so}", submit.code, right, ended.before(submit))
 
 

@@ -235,7 +235,7 @@ def test_the_same_command_is_not_run_twice_at_once(submitter: Callable[..., RayJ
     [
         ({"queue": "gpu"}, "queue=gpu is no LocalQueue of namespace .*; there are: none"),
         ({"secrets": ("tracking",)}, "secrets=tracking: no such Secret"),
-        ({"namespace": "elsewhere"}, "namespace=elsewhere: the cluster refuses to show"),
+        ({"namespace": "elsewhere"}, "namespace=elsewhere: the cluster refuses .*ask for the role holdfast-submit"),
         ({"context": "prod"}, "context=prod is not in the kube config; there are tests"),
         ({"team": "two words"}, "the cluster refuses the job .*two words"),
     ],
