@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+
+from tests.tools import lacks
 
 Object = dict[str, Any]
 CHART = Path(__file__).resolve().parents[2] / "infra" / "helm" / "holdfast"
@@ -23,7 +24,7 @@ def binary() -> str:
     tools = Path(os.environ.get("HOLDFAST_TOOLS", "~/.cache/holdfast")).expanduser() / "bin"
     if found := shutil.which("helm", path=f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"):
         return found
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"helm is not installed: {INSTALL}")
+    lacks(f"helm is not installed: {INSTALL}")
 
 
 def helm(*arguments: str | Path, values: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:

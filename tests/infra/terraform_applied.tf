@@ -1,5 +1,6 @@
 # The modules that moto can hold, applied together; its address comes from the test. It forgets parts of a database
-# (performance insights, parameters) and has neither EKS's add-ons nor Pod Identity: those modules run under mocks only.
+# (performance insights, parameters) and has neither EKS's add-ons nor Pod Identity, and an apply with the repository and
+# the budget did not end: those modules run under mocks only.
 variable "address" { type = string }
 
 terraform {

@@ -7,18 +7,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.tools import lacks
 
 ROOT = Path(__file__).parents[2]
 TREE = ROOT / "infra" / "terraform"
 PROVIDER = "registry.terraform.io/hashicorp/aws"
 MIRRORS = ("/opt", "/usr/share", "/usr/local/share", "/var/lib", "~/.terraform.d", "~/.local/share")
 WAIT = 800
-
-
-def absent(why: str) -> None:
-    """Where a tool is missing: CI has all of them."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
 
 
 def folders() -> list[str]:
@@ -55,7 +50,7 @@ def init(folder: Path) -> None:
     where = [f"-plugin-dir={found}"] if found else []
     done = terraform(folder, "init", "-backend=false", "-input=false", "-no-color", *where)
     if done.returncode and not found:
-        absent(f"no mirror holds {PROVIDER}, and the registry does not give it: {done.stderr[-300:]}")
+        lacks(f"no mirror holds {PROVIDER}, and the registry does not give it: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
 
 

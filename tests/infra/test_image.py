@@ -21,6 +21,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from tests.tools import lacks
+
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "infra" / "images"
 DOCKERFILE = (IMAGES / "Dockerfile").read_text()
@@ -38,11 +40,6 @@ built = pytest.mark.skipif(not ASKED, reason="HOLDFAST_IMAGE is not set: 'build'
 at_length = pytest.mark.timeout(1800)
 
 
-def lacking(reason: str) -> None:
-    """What a machine may lack, CI may not."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-
-
 def instructions(name: str) -> list[str]:
     return [line.removeprefix(f"{name} ") for line in LINES if line.startswith(f"{name} ")]
 
@@ -52,7 +49,7 @@ def test_checkov_finds_nothing():
     command = [uv, "tool", "run", "--from", CHECKOV, "checkov", "--framework", "dockerfile", "--compact", "--quiet"]
     done = subprocess.run([*command, "-o", "json", "-f", IMAGES / "Dockerfile"], capture_output=True, text=True)
     if not done.stdout.startswith("{"):
-        lacking(f"{CHECKOV} cannot be run: {done.stderr[-300:]}")
+        lacks(f"{CHECKOV} cannot be run: {done.stderr[-300:]}")
     report = json.loads(done.stdout)
     assert report["summary"]["passed"] > 50
     assert [(each["check_id"], each["check_name"]) for each in report["results"]["failed_checks"]] == []
@@ -161,7 +158,7 @@ def test_a_base_says_what_it_needs(engines, tmp_path, arguments, said):
 def make(name: str, environment: dict[str, str], *arguments: str) -> None:
     done = subprocess.run([IMAGES / name, *arguments], env=environment, capture_output=True, text=True)
     if re.search(r"apt install \w+|run this as root", done.stderr):
-        lacking(done.stderr)
+        lacks(done.stderr)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
@@ -185,7 +182,7 @@ def image() -> Iterator[str]:
     environment = {"BUILDAH_ISOLATION": "chroot", **os.environ, "IMAGE": name}
     engine = subprocess.run([IMAGES / "engine"], capture_output=True, text=True)
     if engine.returncode:
-        lacking(engine.stderr)
+        lacks(engine.stderr)
     if "BASE" not in environment and not registry_answers():
         environment["BASE"] = BASE
         if subprocess.run([engine.stdout.strip(), "inspect", "--type", "image", BASE], capture_output=True).returncode:
@@ -205,7 +202,7 @@ def run(image: str, tmp_path: Path) -> Run:
         whole = [IMAGES / "run", image, "/bin/bash", "-c", "--", command]
         done = subprocess.run(whole, env=environment, capture_output=True, text=True)
         if done.returncode == 125:
-            lacking(done.stderr)
+            lacks(done.stderr)
         return done
 
     return run

@@ -25,6 +25,7 @@ from tests.infra.helm import NAMESPACE
 from tests.infra.helm_process import Process
 from tests.pipelines.conftest import moto_endpoint, postgres  # noqa: F401
 from tests.pipelines.ports import free_ports
+from tests.tools import lacks
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "p@ss/w:rd% {1}#?"
@@ -200,7 +201,7 @@ def _hosts_are_checked(uri: str) -> None:
 
 def test_with_basic_auth_nobody_gets_in_without_a_password(chart, database, tmp_path, monkeypatch):
     if not find_spec("flask_wtf"):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("Flask-WTF is not installed: pip install 'mlflow[auth]'")
+        lacks("Flask-WTF is not installed: pip install 'mlflow[auth]'")
     objects, uri = chart(auth={"enabled": True})
     migrate(objects, tmp_path / "migrate")
     assert len(_sql(database, "SELECT version_num FROM alembic_version_auth")) == 1

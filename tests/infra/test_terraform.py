@@ -21,6 +21,7 @@ from tests.infra import terraform_tree
 from tests.infra.helm import template
 from tests.infra.terraform_tree import ROOT, TREE
 from tests.pipelines.conftest import postgres  # noqa: F401
+from tests.tools import lacks
 
 pytestmark = pytest.mark.timeout(900)
 EXAMPLE = "examples/cluster"
@@ -30,7 +31,7 @@ VALUES = "tests/values.tftest.hcl"
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("terraform") is None:
-        terraform_tree.absent("terraform is not installed: https://developer.hashicorp.com/terraform/install")
+        lacks("terraform is not installed: https://developer.hashicorp.com/terraform/install")
     return terraform_tree.copy(tmp_path_factory.mktemp("terraform"))
 
 
@@ -303,7 +304,7 @@ def test_checkov_finds_nothing_that_is_not_justified(begun):
     try:
         found = begun.scanned.result()
     except RuntimeError as error:
-        terraform_tree.absent(str(error))
+        lacks(str(error))
     assert found.unjustified == []
     assert found.passed > 150
     written = "".join(path.read_text() for path in TREE.rglob("*.tf")).count("checkov:skip=")

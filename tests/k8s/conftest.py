@@ -1,10 +1,8 @@
 """A cluster for the tests: a control plane of our own, or with ``--kube-context`` any other."""
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -13,17 +11,11 @@ from tests.k8s.controlplane.control_plane import ControlPlane
 from tests.k8s.head import Head
 from tests.k8s.kubelet import Kubelet
 from tests.k8s.plane import Plane, until
+from tests.tools import lacks
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kube-context", help="run the tests of k8s/ on this context's cluster instead of one of our own")
-
-
-def lacks(reason: str) -> NoReturn:
-    """What a machine may lack, CI may not."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ import yaml
 
 from pipelines.promotion.gate import Clause, Decision
 from pipelines.promotion.shown import title
-from tests.k8s.conftest import lacks
 from tests.pipelines.guides import ROOT
+from tests.tools import lacks
 
 EXAMPLES = ROOT / "docs" / "ci"
 TABLE = "digits/2: refused, against the champion, digits/1\nNO  clean  …\n"

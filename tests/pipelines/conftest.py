@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipelines.ports import free_ports
+from tests.tools import lacks
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,7 +119,7 @@ def postgres() -> Iterator[str]:
     """A PostgreSQL of the session's own; its address."""
     found = [*sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")), shutil.which("initdb")]
     if not found[0]:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("PostgreSQL is not installed: apt install postgresql")
+        lacks("PostgreSQL is not installed: apt install postgresql")
     binaries, (port,) = Path(str(found[0])).parent, free_ports(1)
     folder = Path(tempfile.mkdtemp(prefix="holdfast-postgres-", dir="/tmp"))
     own: list[str] = []

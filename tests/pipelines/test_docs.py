@@ -296,6 +296,7 @@ def test_links_lead_somewhere():
 BASES = (
     ("recipe=digits_gradnorm",),
     ("recipe=digits_pgd",),
+    ("recipe=digits_edges",),
     ("recipe=digits_trades",),
     ("recipe=cifar10_gradnorm",),
     ("recipe=folder_gradnorm", "data=webdataset"),
