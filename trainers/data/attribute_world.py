@@ -1,17 +1,16 @@
 """A made world of small pictures whose classes are combinations of six visible attributes."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from trainers import noise
 from trainers.data import checks
+from trainers.data.in_memory import InMemory
 
 ATTRIBUTES = (
     ("warm", "cool"),
@@ -114,24 +113,16 @@ class Unseen:
         return self.world.split("unseen")
 
 
-class AttributeExamples:
-    starts = None
-
+class AttributeExamples(InMemory):
     def __init__(self, world: AttributeWorld, split: str) -> None:
         classes = world.unseen if split == "unseen" else world.seen
         each = torch.arange(world.train if split == "train" else world.test)
         self._world, self._split = world, split
-        self.labels = classes.repeat_interleave(len(each))
-        self.ids = (self.labels * len(SPLITS) + SPLITS.index(split)) * _MOST + each.repeat(len(classes))
-        signs = world.attributes[self.labels].float()
-        self._images = _pictures(signs, noise.stream(self.ids, world.seed), world.side, world.noise)
-        self.digest = hashlib.sha256(self._images.tobytes() + self.labels.numpy().tobytes()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def image(self, i: int) -> Image.Image:
-        return Image.fromarray(self._images[i])
+        labels = classes.repeat_interleave(len(each))
+        ids = (labels * len(SPLITS) + SPLITS.index(split)) * _MOST + each.repeat(len(classes))
+        signs = world.attributes[labels].float()
+        images = _pictures(signs, noise.stream(ids, world.seed), world.side, world.noise)
+        super().__init__(images, labels, ids, split)
 
     def name(self, i: int) -> str:
         number = int(self.ids[i]) % _MOST

@@ -1,6 +1,5 @@
 """scikit-learn's handwritten digits: 1,797 real 8×8 images in 10 classes, embedded in the library."""
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -8,30 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from trainers import noise
+from trainers.data.in_memory import InMemory
 
 TEST = 540
 
 
-class DigitExamples:
-    starts = None
-
-    def __init__(self, split: str, rows: Tensor, images: np.ndarray, labels: Tensor) -> None:
-        self._split, self.ids, self.labels = split, rows, labels[rows]
-        self._images = images[rows.numpy()]
-        self.digest = hashlib.sha256(self._images.tobytes() + self.labels.numpy().tobytes()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def image(self, i: int) -> Image.Image:
-        return Image.fromarray(self._images[i])
-
-    def name(self, i: int) -> str:
-        return f"digit {int(self.ids[i])}"
+class DigitExamples(InMemory):
+    def __init__(self, rows: Tensor, images: np.ndarray, labels: Tensor) -> None:
+        super().__init__(images[rows.numpy()], labels[rows], rows, "digit")
 
 
 @dataclass(frozen=True)
@@ -52,7 +38,7 @@ class Digits:
             raise ValueError(f"digits have no split {name!r}: train or test")
         images, labels = _load()
         train, test = _stratified(labels)
-        return DigitExamples(name, train if name == "train" else test, images, labels)
+        return DigitExamples(train if name == "train" else test, images, labels)
 
 
 @cache

@@ -1,45 +1,32 @@
 """scikit-learn's digits, enlarged and pasted somewhere on a cluttered canvas: small images with true boxes."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from trainers import noise
 from trainers.data import checks
 from trainers.data.digits import DigitExamples, Digits
+from trainers.data.in_memory import InMemory
 
 PIECE = 5
 """Pixels along a piece of clutter, of an enlarged digit: too small to be read."""
 
 
-class PastedExamples:
+class PastedExamples(InMemory):
     """``boxes``: by example id ``(1, 4) float64``, ``(left, top, right, bottom)`` along pixels' edges, around all that
     the digit's ink fills."""
 
-    starts = None
-
     def __init__(self, digits: DigitExamples, settings: "PastedDigits") -> None:
-        self.ids, self.labels = digits.ids, digits.labels
         ink = np.stack([np.asarray(digits.image(i)) for i in range(len(digits))])
         ink = ink.repeat(settings.scale, 1).repeat(settings.scale, 2)
-        keys = noise.stream(self.ids, settings.seed)
-        self._images = settings.clutter_of(keys, ink)
-        places = _placed(self._images, ink, keys)
-        self.boxes = {int(key): place[None] for key, place in zip(self.ids, places, strict=True)}
-        self.digest = hashlib.sha256(self._images.tobytes() + self.labels.numpy().tobytes()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def image(self, i: int) -> Image.Image:
-        return Image.fromarray(self._images[i])
-
-    def name(self, i: int) -> str:
-        return f"pasted digit {int(self.ids[i])}"
+        keys = noise.stream(digits.ids, settings.seed)
+        images = settings.clutter_of(keys, ink)
+        places = _placed(images, ink, keys)
+        self.boxes = {int(key): place[None] for key, place in zip(digits.ids, places, strict=True)}
+        super().__init__(images, digits.labels, digits.ids, "pasted digit")
 
 
 @dataclass(frozen=True)
